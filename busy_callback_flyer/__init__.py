@@ -1,0 +1,58 @@
+"""A bluesky flyer that subscribes to a synApps busy record instead of polling it.
+
+What users import is here, loaded when it is first asked for: importing ophyd starts
+Channel Access, which must not happen before its environment is set, nor ever in the
+process of the embedded IOC.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .flight import FlightAborted, FlightError, FlightLost, FlightRefused, FlightTimeout
+    from .flyer import BusyFlyer
+    from .pages import CollectError, RaggedArrayError, StaleArrayError
+    from .polling import PollingFlyer
+    from .records import BusyRecord, BusyStatus, Waveform
+
+__all__ = [
+    "BusyFlyer",
+    "BusyRecord",
+    "BusyStatus",
+    "CollectError",
+    "FlightAborted",
+    "FlightError",
+    "FlightLost",
+    "FlightRefused",
+    "FlightTimeout",
+    "PollingFlyer",
+    "RaggedArrayError",
+    "StaleArrayError",
+    "Waveform",
+]
+
+_ROOMS = {
+    "flight": ("FlightAborted", "FlightError", "FlightLost", "FlightRefused", "FlightTimeout"),
+    "flyer": ("BusyFlyer",),
+    "pages": ("CollectError", "RaggedArrayError", "StaleArrayError"),
+    "polling": ("PollingFlyer",),
+    "records": ("BusyRecord", "BusyStatus", "Waveform"),
+}
+_HOMES = {name: room for room, names in _ROOMS.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return version(__name__)
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value  # found without us from now on
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
