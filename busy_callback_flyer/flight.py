@@ -1,0 +1,520 @@
+"""One Busy→Done cycle as a state machine: no EPICS, no thread, no clock.
+
+Theory of operation
+-------------------
+A :class:`Flight` is told what was witnessed and answers with what to do next.
+Whoever owns it (``flyer.py``) carries the news from the busy record to it and its
+orders back; because nothing here waits or calls out, every order of events can be
+tried in microseconds.
+
+::
+
+                      ┌────────────┐ connected
+      kickoff ───────►│ CONNECTING ├───────────┐
+         │            └────────────┘           │
+         │ record is known                     ▼
+         ├──────────────────────────── Done ───────┐
+         │ Busy                                    │
+         ▼                                         ▼
+    ┌──────────┐ Done  ┌──────────┐ time up  ┌───────────┐
+    │ CLEARING ├──────►│ SETTLING ├─────────►│   SENT    │ put-callback of 1 is out
+    └──────────┘       └──────────┘          └─────┬─────┘
+     written Done ("reset") or                     │ Busy seen
+     left to end ("wait")                          ▼
+                              ┌──────┐ lost  ┌───────────┐
+                              │ LOST │◄──────┤  FLYING   │
+                              └──┬───┘──────►└─────┬─────┘
+              not back, or back  │  back, Busy     │ evidence complete
+              as something else  │  with the same  │
+                                 ▼  stamp          ▼
+                              failed            finished
+
+A flight is *finished* by evidence only:
+
+* our put-callback came back normally, and a Busy and then a Done event were seen since
+  our put. The two travel separately and arrive in either order;
+* or, where the callback is back and Busy was never seen (a flight too short for an
+  event, a coalesced queue), a read sent *afterwards* answers Done;
+* or, where Done was seen and the callback stays away (`CALLBACK_GRACE`), a fresh read
+  answers Done. If it answers Busy, the Done was another client's.
+
+A stamp alone, an alarm alone, a cached value, the event that a new subscription brings
+and the echo of our own put are no evidence. A lost connection is never a finish: the
+flight may be rejoined only if the record comes back Busy with the very stamp it had.
+
+All times given to a flight are seconds of one monotonic clock; stamps are the IOC's own,
+in seconds of the POSIX epoch.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+__all__ = [
+    "FlightAborted",
+    "FlightError",
+    "FlightLost",
+    "FlightRefused",
+    "FlightTimeout",
+]
+
+DONE, BUSY = 0, 1
+"""The busy record's values; its strings can be renamed at a site, these cannot."""
+
+CALLBACK_GRACE = 0.1
+"""Seconds that a put-callback may trail the Done event before a read decides."""
+
+EPICS_EPOCH = 631152000.0
+"""Stamp of a record that was never processed (1990-01-01)."""
+
+PUT_NORMAL = 1
+"""Channel Access status of a put-callback that was served (ECA_NORMAL)."""
+
+PUT_DISCONNECTED = 192
+"""Channel Access status of a put-callback whose connection went away (ECA_DISCONN)."""
+
+
+class FlightError(RuntimeError):
+    """A flight that did not finish."""
+
+
+class FlightTimeout(FlightError, TimeoutError):
+    """No sign of life after the put, or not Done in time."""
+
+
+class FlightAborted(FlightError):
+    """Somebody asked for the end of the flight before it was over."""
+
+
+class FlightLost(FlightError):
+    """The connection to the busy record was lost in flight, and the flight with it."""
+
+
+class FlightRefused(FlightError):
+    """The busy record, or its state at kickoff, does not permit a flight."""
+
+
+class Reading(NamedTuple):
+    """What the busy record was seen to say."""
+
+    value: int
+    """0 (Done) or 1 (Busy)."""
+    stamp: float
+    """The IOC's time stamp, seconds of the POSIX epoch."""
+    severity: int = 0
+    """EPICS alarm severity, 0 (none) to 3 (INVALID)."""
+    alarm: int = 0
+    """EPICS alarm status; 14 is LINK."""
+
+
+class Order(enum.Enum):
+    """What the owner of a flight is asked to do, in the order given, outside its lock."""
+
+    PUT_BUSY = "put 1 with callback"
+    PUT_DONE = "put 0, without callback"
+    READ = "read the record afresh"
+    SETTLE = "tell the verdict"
+
+
+Orders = tuple[Order, ...]
+_NOTHING: Orders = ()
+
+
+_Deadline = Callable[[float], Orders]
+
+
+class State(enum.Enum):
+    """Where a flight is; see the diagram above."""
+
+    CONNECTING = "waiting for the record to connect"
+    CLEARING = "waiting for the record to become Done before the flight"
+    SETTLING = "waiting for the controller to settle after a reset"
+    SENT = "waiting for Busy"
+    FLYING = "waiting for Done"
+    LOST = "waiting for the connection to come back"
+    FINISHED = "finished"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class FlightOptions:
+    """How a flight is to be flown; see `BusyFlyer` for the meaning of each.
+
+    Raises
+    ------
+    ValueError
+        For an option that no flight can be flown with; it names the option.
+    """
+
+    when_busy: Literal["reset", "wait", "fail"] = "reset"
+    reset_settle: float = 0.1
+    start_timeout: float = 5.0
+    flight_timeout: float | None = None
+    on_timeout: Literal["reset", "leave"] = "reset"
+    reconnect_timeout: float = 15.0
+
+    def __post_init__(self) -> None:
+        for option, allowed in (("when_busy", ("reset", "wait", "fail")), ("on_timeout", ("reset", "leave"))):
+            if getattr(self, option) not in allowed:
+                raise ValueError(f"{option}={getattr(self, option)!r}: must be one of {', '.join(map(repr, allowed))}")
+        for option in ("reset_settle", "start_timeout", "flight_timeout", "reconnect_timeout"):
+            require_seconds(option, getattr(self, option), optional=option == "flight_timeout")
+
+
+def require_seconds(option: str, value: object, *, optional: bool = False) -> None:
+    """Refuse what is not a finite, non-negative number of seconds (or None, if optional)."""
+    if value is None and optional:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        raise ValueError(f"{option}={value!r}: must be a number of seconds, 0 or more" + " or None" * optional)
+
+
+class Mark(NamedTuple):
+    """A step of a flight: when the client knew, and the IOC's stamp if the news bore one."""
+
+    step: str
+    client: float
+    stamp: float | None
+
+
+class Timeline:
+    """When a flight's steps happened, by the client's clock and by the IOC's.
+
+    Parameters
+    ----------
+    clock_offset : float
+        Wall-clock time minus the monotonic clock that the flight is told, in seconds.
+    """
+
+    def __init__(self, clock_offset: float = 0.0) -> None:
+        self._offset = clock_offset
+        self._marks: dict[str, Mark] = {}
+        self.t0_note = "client's time of the put: Busy was not seen"
+
+    def mark(self, step: str, now: float, stamp: float | None = None) -> None:
+        """Note that `step` became known `now`; a step that comes again keeps its latest news."""
+        self._marks[step] = Mark(step, now + self._offset, stamp)
+
+    def forget(self, step: str) -> None:
+        """Take back a step that turned out to be somebody else's."""
+        self._marks.pop(step, None)
+
+    def __iter__(self) -> Iterator[Mark]:
+        return iter(sorted(self._marks.values(), key=lambda mark: mark.client))
+
+    def __contains__(self, step: object) -> bool:
+        return step in self._marks
+
+    def __getitem__(self, step: str) -> Mark:
+        return self._marks[step]
+
+    @property
+    def t0(self) -> float | None:
+        """Start of the flight, seconds of the POSIX epoch: the IOC's Busy stamp, else the put."""
+        busy, put = self._marks.get("busy"), self._marks.get("put")
+        if busy is not None and busy.stamp is not None:
+            return busy.stamp
+        return put.client if put is not None else None
+
+    def __str__(self) -> str:
+        marks = list(self)
+        if not marks:
+            return "no flight yet"
+        lines = [f"{'step':<10} {'client':>12}  {'IOC stamp':>12}   (seconds since {marks[0].step})"]
+        for mark in marks:
+            stamp = "" if mark.stamp is None else f"{mark.stamp - marks[0].client:12.6f}"
+            lines.append(f"{mark.step:<10} {mark.client - marks[0].client:12.6f}  {stamp:>12}".rstrip())
+        return "\n".join(lines)
+
+
+class Flight:
+    """One Busy→Done cycle: told what was witnessed, it answers what to do, and once the verdict.
+
+    Parameters
+    ----------
+    pv : str
+        Name of the busy record's PV, for messages.
+    options : FlightOptions
+        How to fly.
+    clock_offset : float
+        Wall-clock time minus the monotonic clock of the times given, in seconds; used by
+        the timeline only.
+
+    Attributes
+    ----------
+    state : State
+    error : FlightError or None
+        Why the flight failed.
+    timeline : Timeline
+    """
+
+    def __init__(self, pv: str, options: FlightOptions | None = None, *, clock_offset: float = 0.0) -> None:
+        self.pv = pv
+        self.options = options or FlightOptions()
+        self.timeline = Timeline(clock_offset)
+        self.state = State.CONNECTING
+        self.error: FlightError | None = None
+        self.before: Reading | None = None  # the record just before our put
+        self._last: Reading | None = None
+        self._kickoff_at = 0.0
+        self._state_since = 0.0
+        self._put_at = 0.0
+        self._busy: Reading | None = None
+        self._done_at: float | None = None
+        self._callback_back = False
+        self._rejoined = False  # our put-callback went down with an earlier connection
+        self._read_pending = False
+
+    # What the owner asks
+
+    @property
+    def over(self) -> bool:
+        """Whether the verdict has fallen."""
+        return self.state in (State.FINISHED, State.FAILED)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the flight ended well."""
+        return self.state is State.FINISHED
+
+    @property
+    def airborne(self) -> bool:
+        """Whether our put is out and the flight is not over."""
+        return self.state in (State.SENT, State.FLYING, State.LOST)
+
+    @property
+    def fresh_since(self) -> float | None:
+        """IOC stamp below which an array is older than this flight: Busy's, else the record's before our put."""
+        if self._busy is not None and "busy" in self.timeline and self.timeline["busy"].stamp is not None:
+            return self._busy.stamp
+        return None if self.before is None else self.before.stamp
+
+    @property
+    def next_deadline(self) -> float | None:
+        """When to call `deadline`, in the clock of the times given; None: never."""
+        times = [when for when, _ in self._deadlines()]
+        return min(times) if times else None
+
+    # Witnesses
+
+    def kickoff(self, now: float, last: Reading | None) -> Orders:
+        """Begin; `last` is the latest news by monitor, None where the record is not connected."""
+        self._kickoff_at = now
+        self._last = last
+        self._enter(State.CONNECTING, now)
+        return _NOTHING if last is None else self._on_ground(last, now)
+
+    def record_says(self, reading: Reading, now: float) -> Orders:
+        """A monitor event came, other than the first of a subscription."""
+        self._last = reading
+        if self.state is State.CLEARING and reading.value == DONE:
+            if self.options.when_busy == "wait":
+                return self._take_off(reading, now)
+            return self._enter(State.SETTLING, now)
+        if self.state is State.SETTLING and reading.value == BUSY:
+            return self._on_ground(reading, now)
+        if self.state is State.SENT and reading.value == BUSY:  # we took off from Done
+            self._see_busy(reading, now)
+            return self._weigh(now)
+        if self.state is State.FLYING and reading.value == DONE and self._done_at is None:
+            self._see_done(reading, now)
+            return self._weigh(now)
+        return _NOTHING
+
+    def put_returned(self, status: int, message: str, now: float) -> Orders:
+        """Our put-callback came back with a Channel Access `status`; `message` is its text."""
+        if not self.airborne:
+            return _NOTHING
+        if status == PUT_DISCONNECTED:
+            return self.connection_lost(now)
+        if status != PUT_NORMAL:
+            return self._fail(FlightRefused, now, f"the put of Busy was refused: {message}")
+        self._callback_back = True
+        self.timeline.mark("callback", now)
+        return self._weigh(now)
+
+    def read_answers(self, reading: Reading | None, now: float) -> Orders:
+        """The read that was ordered came back; None: it failed."""
+        self._read_pending = False
+        if reading is None or self.state not in (State.SENT, State.FLYING):
+            return _NOTHING
+        if reading.value == DONE:
+            if "done" not in self.timeline:
+                self.timeline.mark("done", now, reading.stamp)
+            return self._finish(now)
+        if self.state is State.SENT:
+            self._see_busy(reading, now)
+        self._done_at = None
+        self.timeline.forget("done")
+        return _NOTHING
+
+    def connection_lost(self, now: float) -> Orders:
+        """The channel was disconnected."""
+        self._last = None
+        if self.over or self.state is State.LOST:
+            return _NOTHING
+        if not self.airborne:
+            return self._enter(State.CONNECTING, now)
+        if self._busy is None:  # nothing to know it by when it comes back
+            return self._fail(FlightLost, now, "the connection was lost before Busy was seen")
+        return self._enter(State.LOST, now)
+
+    def connected(self, reading: Reading, now: float) -> Orders:
+        """The channel is connected; `reading` is the event that its new subscription brought."""
+        self._last = reading
+        if self.state is State.CONNECTING:
+            return self._on_ground(reading, now)
+        if not self.airborne:
+            return _NOTHING
+        if self._busy is None or reading.value != BUSY or reading.stamp != self._busy.stamp:
+            said = "Busy in another flight" if reading.value == BUSY else "Done"
+            return self._fail(FlightLost, now, f"the connection was lost, and the record came back {said}")
+        self._done_at, self._callback_back, self._rejoined = None, False, True
+        return self._enter(State.FLYING, now)
+
+    def deadline(self, now: float) -> Orders:
+        """Time has passed; early or superfluous calls do no harm."""
+        for when, action in sorted(self._deadlines(), key=lambda item: item[0]):
+            if when <= now:
+                return action(now)
+        return _NOTHING
+
+    def abort(self, now: float, why: str = "abort was asked for") -> Orders:
+        """End the flight; Done is written only where our put is out."""
+        if self.over:
+            return _NOTHING
+        write = self.state in (State.SENT, State.FLYING)
+        return self._fail(FlightAborted, now, why, write_done=write)
+
+    def refuse(self, now: float, why: str) -> Orders:
+        """The record turned out to be no busy record."""
+        return _NOTHING if self.over else self._fail(FlightRefused, now, why)
+
+    # Steps
+
+    def _enter(self, state: State, now: float) -> Orders:
+        self.state, self._state_since = state, now
+        return _NOTHING
+
+    def _on_ground(self, reading: Reading, now: float) -> Orders:
+        if reading.value == DONE:
+            return self._take_off(reading, now)
+        if self.options.when_busy == "fail":
+            return self._fail(FlightRefused, now, "the record is Busy already, and when_busy='fail'")
+        self._enter(State.CLEARING, now)
+        return (Order.PUT_DONE,) if self.options.when_busy == "reset" else _NOTHING
+
+    def _take_off(self, reading: Reading | None, now: float) -> Orders:
+        self.before = reading
+        self._put_at = now
+        self.timeline.mark("put", now)
+        self._enter(State.SENT, now)
+        return (Order.PUT_BUSY,)
+
+    def _see_busy(self, reading: Reading, now: float) -> None:
+        self._busy = reading
+        moved = self.before is None or reading.stamp > self.before.stamp
+        self.timeline.mark("busy", now, reading.stamp if moved else None)
+        self.timeline.t0_note = (
+            "IOC stamp of Busy" if moved else "client's time of the put: the IOC's stamps stand still"
+        )
+        self._enter(State.FLYING, now)
+
+    def _see_done(self, reading: Reading, now: float) -> None:
+        self._done_at = now
+        self.timeline.mark("done", now, reading.stamp)
+
+    def _weigh(self, now: float) -> Orders:
+        """Is the evidence complete? If not, what would complete it?"""
+        if self._callback_back and self._done_at is not None:
+            return self._finish(now)
+        if self._callback_back and self._busy is None:
+            return self._read()
+        if self._rejoined and self._done_at is not None:
+            return self._read()
+        return _NOTHING
+
+    def _read(self) -> Orders:
+        if self._read_pending:
+            return _NOTHING
+        self._read_pending = True
+        return (Order.READ,)
+
+    def _finish(self, now: float) -> Orders:
+        self._enter(State.FINISHED, now)
+        return (Order.SETTLE,)
+
+    def _fail(self, kind: type[FlightError], now: float, why: str, *, write_done: bool = False) -> Orders:
+        self.error = kind(f"{self.pv}: {why}{self._circumstances(now)}.")
+        self.timeline.mark("failed", now)
+        self._enter(State.FAILED, now)
+        return (Order.PUT_DONE, Order.SETTLE) if write_done else (Order.SETTLE,)
+
+    def _circumstances(self, now: float) -> str:
+        seen = (
+            "nothing"
+            if self._last is None
+            else f"{'Busy' if self._last.value else 'Done'}, stamp {self._last.stamp:.6f}"
+        )
+        alarm = ""
+        if self._last is not None and self._last.severity:
+            alarm = f", alarm severity {self._last.severity} status {self._last.alarm}"
+            alarm += " (LINK: the controller may never have got it)" if self._last.alarm == 14 else ""
+        return f"; {now - self._kickoff_at:.3g} s after kickoff, {self.state.value}; last seen: {seen}{alarm}"
+
+    # Deadlines
+
+    def _deadlines(self) -> list[tuple[float, _Deadline]]:
+        options, since = self.options, self._state_since
+        if self.state is State.CONNECTING:
+            return [(self._kickoff_at + options.start_timeout, self._no_connection)]
+        if self.state is State.CLEARING:
+            return [(since + options.start_timeout, self._not_cleared)] if options.when_busy == "reset" else []
+        if self.state is State.SETTLING:
+            return [(since + options.reset_settle, lambda now: self._take_off(self._last, now))]
+        if not self.airborne:
+            return []
+        times: list[tuple[float, _Deadline]] = []
+        if options.flight_timeout is not None:
+            times.append((self._put_at + options.flight_timeout, self._flight_timeout))
+        if self.state is State.LOST:
+            times.append((since + options.reconnect_timeout, self._not_back))
+        if self.state is State.SENT and not self._callback_back:
+            times.append((self._put_at + options.start_timeout, self._no_sign_of_life))
+        if self._done_at is not None and not self._read_pending:
+            times.append((self._done_at + CALLBACK_GRACE, lambda now: self._read()))
+        return times
+
+    def _no_connection(self, now: float) -> Orders:
+        return self._fail(
+            FlightTimeout, now, f"not connected within start_timeout={self.options.start_timeout:g} s: "
+            "is the IOC up, and the PV's name right?"
+        )  # fmt: skip
+
+    def _not_cleared(self, now: float) -> Orders:
+        return self._fail(
+            FlightTimeout, now, f"Done was written, but the record stayed Busy for {self.options.start_timeout:g} s"
+        )
+
+    def _no_sign_of_life(self, now: float) -> Orders:
+        return self._time_out(
+            now, f"no sign of life within start_timeout={self.options.start_timeout:g} s of the put of Busy"
+        )
+
+    def _flight_timeout(self, now: float) -> Orders:
+        return self._time_out(
+            now, f"not Done within flight_timeout={self.options.flight_timeout:g} s of the put of Busy"
+        )
+
+    def _time_out(self, now: float, why: str) -> Orders:
+        write = self.options.on_timeout == "reset" and self.state is not State.LOST
+        return self._fail(FlightTimeout, now, why, write_done=write)
+
+    def _not_back(self, now: float) -> Orders:
+        return self._fail(
+            FlightLost, now, "the connection was lost in flight and not back within "
+            f"reconnect_timeout={self.options.reconnect_timeout:g} s"
+        )  # fmt: skip

@@ -1,0 +1,346 @@
+"""The flight's rules, one by one: no EPICS, no waiting."""
+
+from __future__ import annotations
+
+import pytest
+
+from busy_callback_flyer.flight import (
+    BUSY,
+    CALLBACK_GRACE,
+    DONE,
+    EPICS_EPOCH,
+    PUT_DISCONNECTED,
+    PUT_NORMAL,
+    Flight,
+    FlightAborted,
+    FlightError,
+    FlightLost,
+    FlightOptions,
+    FlightRefused,
+    FlightTimeout,
+    Order,
+    Reading,
+    State,
+)
+
+GROUND = Reading(DONE, 1000.0)
+BUSY_SEEN = Reading(BUSY, 1001.0)
+DONE_SEEN = Reading(DONE, 1002.0)
+
+
+def launched(last: Reading | None = GROUND, **options: object) -> Flight:
+    flight = Flight("prj:mybusy", FlightOptions(**options))  # type: ignore[arg-type]
+    orders = flight.kickoff(0.0, last)
+    if last is GROUND:
+        assert orders == (Order.PUT_BUSY,)
+    return flight
+
+
+def flying(**options: object) -> Flight:
+    flight = launched(**options)
+    assert flight.record_says(BUSY_SEEN, 0.1) == ()
+    assert flight.state is State.FLYING
+    return flight
+
+
+def assert_failed(flight: Flight, kind: type[FlightError], *words: str) -> None:
+    assert flight.over
+    assert not flight.finished
+    assert type(flight.error) is kind
+    for word in ("prj:mybusy", *words):
+        assert word in str(flight.error)
+
+
+# Rule 1: finished by evidence only
+
+
+def test_callback_then_done_finishes_once() -> None:
+    flight = flying()
+    assert flight.put_returned(PUT_NORMAL, "", 1.0) == ()
+    assert not flight.over
+    assert flight.record_says(DONE_SEEN, 1.1) == (Order.SETTLE,)
+    assert flight.finished
+    assert flight.record_says(BUSY_SEEN, 1.2) == ()
+    assert flight.record_says(DONE_SEEN, 1.3) == ()
+    assert flight.put_returned(PUT_NORMAL, "", 1.4) == ()
+    assert flight.connection_lost(1.5) == ()
+    assert flight.abort(1.6) == ()
+    assert flight.finished
+
+
+def test_done_then_callback_finishes() -> None:
+    flight = flying()
+    assert flight.record_says(DONE_SEEN, 1.0) == ()
+    assert not flight.over
+    assert flight.put_returned(PUT_NORMAL, "", 1.05) == (Order.SETTLE,)
+    assert flight.finished
+
+
+def test_done_event_without_busy_is_no_evidence() -> None:
+    flight = launched()
+    assert flight.record_says(DONE_SEEN, 0.1) == ()
+    assert not flight.over
+    assert flight.put_returned(PUT_NORMAL, "", 0.2) == (Order.READ,), "only a read may tell"
+
+
+def test_alarm_change_alone_is_no_evidence() -> None:
+    flight = flying()
+    assert flight.put_returned(PUT_NORMAL, "", 0.5) == ()
+    assert flight.record_says(BUSY_SEEN._replace(severity=2, stamp=1001.5), 0.6) == ()
+    assert not flight.over
+    grounded = launched()
+    assert grounded.record_says(GROUND._replace(severity=3), 0.1) == ()
+    assert grounded.state is State.SENT
+
+
+def test_callback_without_busy_is_decided_by_a_read() -> None:
+    flight = launched()
+    assert flight.put_returned(PUT_NORMAL, "", 0.1) == (Order.READ,)
+    assert flight.read_answers(DONE_SEEN, 0.2) == (Order.SETTLE,)
+    assert flight.finished
+    assert flight.timeline["done"].stamp == DONE_SEEN.stamp
+
+
+def test_read_that_answers_busy_means_flying() -> None:
+    flight = launched()
+    flight.put_returned(PUT_NORMAL, "", 0.1)
+    assert flight.read_answers(BUSY_SEEN, 0.2) == ()
+    assert flight.state is State.FLYING
+    assert flight.record_says(DONE_SEEN, 1.0) == (Order.SETTLE,)
+
+
+def test_failed_read_is_no_evidence() -> None:
+    flight = launched()
+    flight.put_returned(PUT_NORMAL, "", 0.1)
+    assert flight.read_answers(None, 0.2) == ()
+    assert not flight.over
+
+
+def test_done_with_callback_pending_is_decided_by_a_read_after_grace() -> None:
+    flight = flying()
+    flight.record_says(DONE_SEEN, 1.0)
+    assert flight.next_deadline == pytest.approx(1.0 + CALLBACK_GRACE)
+    assert flight.deadline(1.0 + CALLBACK_GRACE / 2) == ()
+    assert flight.deadline(1.0 + CALLBACK_GRACE) == (Order.READ,)
+    assert flight.read_answers(DONE_SEEN, 1.2) == (Order.SETTLE,)
+
+
+def test_done_of_another_client_does_not_finish() -> None:
+    flight = flying()
+    flight.record_says(DONE_SEEN, 1.0)
+    flight.deadline(1.0 + CALLBACK_GRACE)
+    assert flight.read_answers(Reading(BUSY, 1002.5), 1.2) == ()
+    assert not flight.over
+    assert "done" not in flight.timeline
+    assert flight.next_deadline is None
+    flight.record_says(Reading(DONE, 1003.0), 2.0)
+    assert flight.put_returned(PUT_NORMAL, "", 2.01) == (Order.SETTLE,)
+
+
+# Rule 2: a lost IOC is not a finished flight
+
+
+@pytest.mark.parametrize("witness", ["callback", "connection"])
+def test_loss_is_no_finish(witness: str) -> None:
+    flight = flying()
+    if witness == "callback":
+        flight.put_returned(PUT_DISCONNECTED, "Virtual circuit disconnect", 1.0)
+    else:
+        flight.connection_lost(1.0)
+    assert flight.state is State.LOST
+    assert flight.connection_lost(1.1) == ()
+    assert flight.put_returned(PUT_DISCONNECTED, "", 1.1) == ()
+    assert flight.next_deadline == pytest.approx(16.0)
+    assert flight.deadline(16.0) == (Order.SETTLE,)
+    assert_failed(flight, FlightLost, "reconnect_timeout=15 s")
+
+
+def test_back_busy_with_the_same_stamp_flies_on() -> None:
+    flight = flying()
+    flight.connection_lost(1.0)
+    assert flight.connected(BUSY_SEEN, 3.0) == ()
+    assert flight.state is State.FLYING
+    assert flight.record_says(DONE_SEEN, 4.0) == (Order.READ,), "the callback went down with the old connection"
+    assert flight.read_answers(DONE_SEEN, 4.1) == (Order.SETTLE,)
+
+
+@pytest.mark.parametrize(
+    "back", [DONE_SEEN, Reading(BUSY, 1009.0), Reading(DONE, EPICS_EPOCH, severity=3)], ids=["done", "other", "booted"]
+)
+def test_back_as_something_else_is_lost_at_once(back: Reading) -> None:
+    flight = flying()
+    flight.connection_lost(1.0)
+    assert flight.connected(back, 3.0) == (Order.SETTLE,)
+    assert_failed(flight, FlightLost, "came back")
+
+
+def test_lost_before_busy_is_lost() -> None:
+    flight = launched()
+    assert flight.connection_lost(0.1) == (Order.SETTLE,)
+    assert_failed(flight, FlightLost)
+
+
+def test_refused_put() -> None:
+    flight = launched()
+    assert flight.put_returned(160, "Channel write request failed", 0.1) == (Order.SETTLE,)
+    assert_failed(flight, FlightRefused, "Channel write request failed")
+
+
+# Rule 3: every flight ends, and the exception says what happened
+
+
+def test_no_connection() -> None:
+    flight = launched(last=None)
+    assert flight.next_deadline == 5.0
+    assert flight.deadline(5.0) == (Order.SETTLE,)
+    assert_failed(flight, FlightTimeout, "start_timeout=5 s", "last seen: nothing")
+    assert isinstance(flight.error, TimeoutError)
+
+
+def test_connection_that_comes_late_flies() -> None:
+    flight = launched(last=None)
+    assert flight.connected(GROUND, 2.0) == (Order.PUT_BUSY,)
+
+
+def test_no_sign_of_life_writes_done() -> None:
+    flight = launched()
+    assert flight.deadline(5.0) == (Order.PUT_DONE, Order.SETTLE)
+    assert_failed(flight, FlightTimeout, "start_timeout=5 s")
+
+
+def test_busy_is_a_sign_of_life() -> None:
+    flight = flying()
+    assert flight.next_deadline is None
+    assert flight.deadline(1e9) == ()
+
+
+@pytest.mark.parametrize(("on_timeout", "write"), [("reset", (Order.PUT_DONE,)), ("leave", ())])
+def test_flight_timeout(on_timeout: str, write: tuple[Order, ...]) -> None:
+    flight = flying(flight_timeout=3.0, on_timeout=on_timeout)
+    assert flight.next_deadline == 3.0
+    assert flight.deadline(3.0) == (*write, Order.SETTLE)
+    assert_failed(flight, FlightTimeout, "flight_timeout=3 s", "last seen: Busy")
+
+
+def test_flight_timeout_counts_while_lost_and_writes_nothing_then() -> None:
+    flight = flying(flight_timeout=3.0)
+    flight.connection_lost(1.0)
+    assert flight.deadline(3.0) == (Order.SETTLE,)
+    assert_failed(flight, FlightTimeout)
+
+
+def test_link_alarm_is_named() -> None:
+    flight = flying(flight_timeout=3.0)
+    flight.record_says(BUSY_SEEN._replace(severity=3, alarm=14), 0.2)
+    flight.deadline(3.0)
+    assert_failed(flight, FlightTimeout, "LINK")
+
+
+# The record is Busy at kickoff
+
+
+def test_when_busy_reset() -> None:
+    flight = launched(last=BUSY_SEEN)
+    assert flight.state is State.CLEARING
+    assert flight.record_says(DONE_SEEN, 0.5) == ()
+    assert flight.next_deadline == pytest.approx(0.6)
+    assert flight.deadline(0.6) == (Order.PUT_BUSY,)
+
+
+def test_when_busy_reset_orders_done() -> None:
+    flight = Flight("prj:mybusy", FlightOptions())
+    assert flight.kickoff(0.0, BUSY_SEEN) == (Order.PUT_DONE,)
+    assert flight.deadline(5.0) == (Order.SETTLE,)
+    assert_failed(flight, FlightTimeout, "stayed Busy")
+
+
+def test_busy_again_while_settling_is_reset_again() -> None:
+    flight = launched(last=BUSY_SEEN)
+    flight.record_says(DONE_SEEN, 0.5)
+    assert flight.record_says(Reading(BUSY, 1003.0), 0.55) == (Order.PUT_DONE,)
+
+
+def test_when_busy_wait() -> None:
+    flight = Flight("prj:mybusy", FlightOptions(when_busy="wait"))
+    assert flight.kickoff(0.0, BUSY_SEEN) == ()
+    assert flight.next_deadline is None
+    assert flight.record_says(DONE_SEEN, 100.0) == (Order.PUT_BUSY,)
+
+
+def test_when_busy_fail_touches_nothing() -> None:
+    flight = Flight("prj:mybusy", FlightOptions(when_busy="fail"))
+    assert flight.kickoff(0.0, BUSY_SEEN) == (Order.SETTLE,)
+    assert_failed(flight, FlightRefused, "when_busy='fail'")
+
+
+# Rule 4: we write 0 only where our put is out
+
+
+def test_abort_writes_done_in_the_air_only() -> None:
+    assert flying().abort(1.0) == (Order.PUT_DONE, Order.SETTLE)
+    assert launched().abort(1.0) == (Order.PUT_DONE, Order.SETTLE)
+    waiting = Flight("prj:mybusy", FlightOptions(when_busy="wait"))
+    waiting.kickoff(0.0, BUSY_SEEN)
+    assert waiting.abort(1.0, "because") == (Order.SETTLE,), "the flight in progress is another's"
+    assert_failed(waiting, FlightAborted, "because")
+
+
+# Rule 6: t0
+
+
+def test_t0_is_the_busy_stamp() -> None:
+    assert flying().timeline.t0 == BUSY_SEEN.stamp
+
+
+def test_t0_is_the_put_where_busy_was_unseen() -> None:
+    flight = Flight("prj:mybusy", clock_offset=5000.0)
+    flight.kickoff(7.0, GROUND)
+    assert flight.timeline.t0 == 5007.0
+    assert "put" in flight.timeline.t0_note
+
+
+def test_t0_is_the_put_where_stamps_stand_still() -> None:
+    flight = Flight("prj:mybusy", clock_offset=5000.0)
+    flight.kickoff(7.0, GROUND)
+    flight.record_says(Reading(BUSY, GROUND.stamp), 7.1)
+    assert flight.timeline.t0 == 5007.0
+    assert "stand still" in flight.timeline.t0_note
+    assert flight.fresh_since == GROUND.stamp
+
+
+def test_fresh_since() -> None:
+    assert flying().fresh_since == BUSY_SEEN.stamp
+    assert launched().fresh_since == GROUND.stamp
+    assert launched(last=None).fresh_since is None
+
+
+def test_timeline_reads_well() -> None:
+    flight = flying()
+    flight.record_says(DONE_SEEN, 1.0)
+    flight.put_returned(PUT_NORMAL, "", 1.001)
+    assert [mark.step for mark in flight.timeline] == ["put", "busy", "done", "callback"]
+    text = str(flight.timeline)
+    for step in ("put", "busy", "done", "callback"):
+        assert step in text
+    assert str(Flight("x").timeline) == "no flight yet"
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("when_busy", "whatever"),
+        ("on_timeout", "stop"),
+        ("start_timeout", -1),
+        ("start_timeout", None),
+        ("flight_timeout", float("nan")),
+        ("flight_timeout", float("inf")),
+        ("reset_settle", "1"),
+        ("reconnect_timeout", True),
+    ],
+)
+def test_bad_options_are_refused_by_name(option: str, value: object) -> None:
+    with pytest.raises(ValueError, match=option):
+        FlightOptions(**{option: value})  # type: ignore[arg-type]
