@@ -1,0 +1,470 @@
+"""BusyFlyer: bluesky's verbs, joined from the flight, the channels, the deadlines and the pages."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, Literal
+
+from event_model import DataKey
+from event_model.documents import PartialEventPage
+from ophyd import Component, Device
+from ophyd.device import DEFAULT_CONNECTION_TIMEOUT
+
+from .channel import ArrayChannel, ArrayReading, BusyChannel, status_text
+from .deadlines import Alarm
+from .flight import BUSY, DONE, Flight, FlightOptions, FlightRefused, Order, Orders, Reading, Timeline
+from .pages import CollectError, Column, check_fresh, check_lengths, data_key, event_pages, point_times
+from .records import BusyRecord, Waveform
+from .status import FlightStatus
+
+__all__ = ["BusyFlyer"]
+
+logger = logging.getLogger(__name__)
+
+COLLECT_TIMEOUT = 5.0
+"""Seconds that collect waits for arrays under way, where nobody waited for `complete` before."""
+
+
+class BusyFlyer(Device):
+    """A flyer for fly scans that an external controller runs while a busy record is Busy.
+
+    It has no thread of its own: the monitor event of the Busy→Done transition, together
+    with the put-callback of Busy, finishes the status of `kickoff` in libca's own thread.
+    Then the controller's arrays are asked for, and `complete` ends when they are in hand
+    and found to be this flight's.
+
+    Every `Waveform` component is a column with the data key ``{name}_{attribute}``.
+    Override, add or drop (``yArr = None``) components in a subclass, as with any Device.
+
+    Parameters
+    ----------
+    prefix : str
+        Put before the components' PV names.
+    name : str
+        Of the flyer; the data keys begin with it.
+    when_busy : {"reset", "wait", "fail"}
+        What to do where the record is Busy at kickoff: write Done and wait for it, then
+        `reset_settle` more; wait for it to end; or refuse.
+    reset_settle : float
+        Seconds between a reset and the flight.
+    start_timeout : float
+        Seconds from the put of Busy to a sign of life; also those that the record may need
+        to connect, where it is not connected at kickoff.
+    flight_timeout : float or None
+        Seconds from the put of Busy to Done. Set it: without it a flight whose controller
+        died stays in the air as long as its IOC lives.
+    on_timeout : {"reset", "leave"}
+        Whether to write Done after a timeout.
+    reconnect_timeout : float
+        Seconds that a lost connection may last in flight.
+    time_array : str or None
+        The column that holds the points' times.
+    time_origin : {"absolute", "relative"}
+        Whether those are seconds of the POSIX epoch, or since the flight's start.
+    page_size : int
+        Most points in one event page.
+    stream_name : str or None
+        Name of the data stream; None: the flyer's.
+
+    The options are plain attributes too and can be set at any time; the next kickoff uses
+    and checks them.
+
+    Attributes
+    ----------
+    timeline : Timeline
+        The steps of the latest flight: client's times and IOC's stamps.
+
+    Notes
+    -----
+    Callbacks added to the status of `kickoff` run in libca's thread: they must not block
+    there, and they must not make blocking Channel Access calls.
+
+    Of a page's ``time`` the RunEngine keeps nothing: it writes the moment of collecting. A
+    point's own time is in ``timestamps`` and in the time column's data (seconds since the
+    flight's start).
+
+    Examples
+    --------
+    >>> ifly = BusyFlyer("prj:", name="ifly", flight_timeout=60)
+    >>> RE(bluesky.plans.fly([ifly]))
+    """
+
+    busy = Component(BusyRecord, "mybusy", kind="config")
+    tArr = Component(Waveform, "t_array", kind="config")  # noqa: N815 - the tutorial's names are data keys
+    xArr = Component(Waveform, "x_array", kind="config")  # noqa: N815
+    yArr = Component(Waveform, "y_array", kind="config")  # noqa: N815
+
+    def __init__(
+        self,
+        prefix: str = "",
+        *,
+        name: str,
+        when_busy: Literal["reset", "wait", "fail"] = "reset",
+        reset_settle: float = 0.1,
+        start_timeout: float = 5.0,
+        flight_timeout: float | None = None,
+        on_timeout: Literal["reset", "leave"] = "reset",
+        reconnect_timeout: float = 15.0,
+        time_array: str | None = "tArr",
+        time_origin: Literal["absolute", "relative"] = "absolute",
+        page_size: int = 2000,
+        stream_name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.when_busy = when_busy
+        self.reset_settle = reset_settle
+        self.start_timeout = start_timeout
+        self.flight_timeout = flight_timeout
+        self.on_timeout = on_timeout
+        self.reconnect_timeout = reconnect_timeout
+        self.time_array = time_array
+        self.time_origin = time_origin
+        self.page_size = page_size
+        self.stream_name = stream_name
+        self._check_options()
+        super().__init__(prefix, name=name, **kwargs)
+        self._lock = threading.Lock()  # guards the flight; never held while libca or a callback is entered
+        self._sortie: _Sortie | None = None
+        self._alarm = Alarm(lambda: self._witness(None, Flight.deadline))
+        self._columns = {attr: ArrayChannel(getattr(self, attr).wave.pvname) for attr in self._column_names()}
+        self._open_busy()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if hasattr(cls, "collect") and cls.collect_pages is BusyFlyer.collect_pages:
+            raise TypeError(
+                f"{cls.__name__}.collect would never be called: delete it, and describe_collect with it. "
+                "BusyFlyer.collect_pages emits every Waveform component by itself."
+            )
+
+    # bluesky's verbs
+
+    def kickoff(self) -> FlightStatus:
+        """Start a flight.
+
+        Returns at once: what it asks of the IOC is sent, not waited for.
+
+        Returns
+        -------
+        FlightStatus
+            Finished on Busy→Done. Its exception is a `FlightError`.
+
+        Raises
+        ------
+        RuntimeError
+            A flight is in progress.
+        FlightRefused
+            A PV is not of the kind that is needed.
+        ValueError
+            An option was set to what no flight can be flown with.
+        """
+        with self._lock:
+            if self._sortie is not None and not self._sortie.flight.over:
+                raise RuntimeError(f"{self.name} is flying already ({self._sortie.flight.state.value}): stop() ends it")
+            self._sortie = None  # what an earlier flight left is never passed on as this one's
+        options = self._check_options()
+        self._refuse_unusable()
+        pv = state_of(self.busy).pvname
+        flight = Flight(pv, options, clock_offset=time.time() - time.monotonic())
+        sortie = _Sortie(flight, FlightStatus(self))
+        with self._lock:
+            self._sortie = sortie
+        self._launch(flight)
+        return sortie.kickoff
+
+    def complete(self) -> FlightStatus:
+        """Wait, without blocking, for the flight's arrays.
+
+        Returns
+        -------
+        FlightStatus
+            Finished when the arrays are in hand and found to be this flight's. Its exception
+            is the flight's own, or a `CollectError`.
+
+        Raises
+        ------
+        RuntimeError
+            There is no flight to complete.
+        """
+        sortie = self._sortie
+        if sortie is None:
+            raise RuntimeError(f"{self.name}: no flight to complete, kickoff() comes first")
+        status = FlightStatus(self)
+        sortie.notify(status)
+        return status
+
+    def describe_collect(self) -> dict[str, dict[str, DataKey]]:
+        """Describe what `collect_pages` yields: ``{stream: {data key: description}}``, a number a point."""
+        keys = {}
+        for attr, channel in self._columns.items():
+            wave = getattr(self, attr).wave
+            description = wave.describe()[wave.name]
+            if channel.problem is not None or channel.dtype is None:
+                raise FlightRefused(channel.problem or f"{channel.pv} is not connected")
+            keys[self._key(attr)] = data_key(description, channel.dtype, units="s" if attr == self.time_array else None)
+        return {self.stream_name or self.name: keys}
+
+    def collect_pages(self) -> Iterator[PartialEventPage]:
+        """Yield the flight's arrays as event pages, once; an event a point.
+
+        Yields nothing before the flight is done, after one that failed, for one without
+        points, and where they were collected already.
+
+        Raises
+        ------
+        CollectError
+            The arrays could not be had, or are not this flight's.
+        """
+        sortie = self._sortie
+        if sortie is None or not sortie.flight.finished:
+            return
+        columns = sortie.take(COLLECT_TIMEOUT)
+        if columns:
+            timeline = sortie.flight.timeline
+            t0, done = timeline.t0, timeline["done"].stamp
+            assert t0 is not None
+            assert done is not None
+            time_key = None if self.time_array is None else self._key(self.time_array)
+            times = point_times(columns, time_key, self.time_origin, t0=t0, done=done)
+            yield from event_pages(columns, time_key, times, t0=t0, page_size=self.page_size)
+            timeline.mark("collected", time.monotonic())
+
+    def stop(self, *, success: bool = False) -> None:
+        """End the flight in progress, if there is one: writes Done, and its status fails with `FlightAborted`."""
+        self._witness(None, lambda flight, now: flight.abort(now, "stop() was called"))
+        super().stop(success=success)
+
+    # What else a Device offers
+
+    @property
+    def timeline(self) -> Timeline:
+        """The steps of the latest flight; empty where there is none."""
+        return Timeline() if self._sortie is None else self._sortie.flight.timeline
+
+    @property
+    def hints(self) -> dict[str, Any]:
+        """The columns, the one of times excepted."""
+        return {"fields": [self._key(attr) for attr in self._columns if attr != self.time_array]}
+
+    def wait_for_connection(self, all_signals: bool = False, timeout: Any = DEFAULT_CONNECTION_TIMEOUT) -> None:
+        """Wait until every PV is connected.
+
+        Raises
+        ------
+        TimeoutError
+            Names every PV that is missing.
+        FlightRefused
+            A PV is connected but not of the kind that is needed.
+        """
+        if timeout is DEFAULT_CONNECTION_TIMEOUT:
+            timeout = self.connection_timeout
+        deadline = None if timeout is None else time.monotonic() + timeout
+        super().wait_for_connection(all_signals=all_signals, timeout=timeout)
+        for channel in self._channels():
+            channel.wait_ready(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        self._refuse_unusable()
+        missing = ", ".join(channel.pv for channel in self._channels() if not channel.ready)
+        if missing:
+            raise TimeoutError(f"{self.name}: not connected within {timeout} s: {missing}")
+
+    def destroy(self) -> None:
+        """End the flight in progress, and release the channels."""
+        self.stop()
+        for channel in self._channels():
+            channel.close()
+        super().destroy()
+
+    # The flight's orders, carried out; PollingFlyer has its own way of each
+
+    def _open_busy(self) -> None:
+        self._channel: BusyChannel | None = BusyChannel(state_of(self.busy).pvname, _News(self))
+
+    def _launch(self, flight: Flight) -> None:
+        assert self._channel is not None
+        reading = self._channel.reading if self._channel.ready else None
+        self._witness(flight, lambda flight, now: flight.kickoff(now, reading))
+
+    def _put_busy(self, flight: Flight) -> None:
+        assert self._channel is not None
+
+        def answer(status: int) -> None:
+            self._witness(flight, lambda flight, now: flight.put_returned(status, status_text(status), now))
+
+        self._channel.put_callback(BUSY, answer)
+
+    def _put_done(self) -> None:
+        assert self._channel is not None
+        self._channel.put(DONE)
+
+    def _read_busy(self, flight: Flight) -> None:
+        assert self._channel is not None
+        self._channel.read(lambda reading: self._witness(flight, lambda flight, now: flight.read_answers(reading, now)))
+
+    # Between the flight and the world
+
+    def _witness(self, flight: Flight | None, tell: Callable[[Flight, float], Orders]) -> None:
+        """Tell the flight (any, or just this one) what was seen, and do what it orders."""
+        now = time.monotonic()
+        with self._lock:
+            sortie = self._sortie
+            if sortie is None or (flight is not None and sortie.flight is not flight):
+                return
+            orders = tell(sortie.flight, now)
+            self._alarm.set(sortie.flight.next_deadline)
+        for order in orders:
+            if order is Order.SETTLE:
+                self._settle(sortie)
+            elif order is Order.PUT_BUSY:
+                self._put_busy(sortie.flight)
+            elif order is Order.PUT_DONE:
+                self._put_done()
+            elif order is Order.READ:
+                self._read_busy(sortie.flight)
+
+    def _settle(self, sortie: _Sortie) -> None:
+        error = sortie.flight.error
+        if error is not None:
+            logger.info("%s: %s", self.name, error)
+            sortie.land(error)
+            sortie.kickoff.set_exception(error)
+            return
+        sortie.flight.timeline.mark("finished", time.monotonic())
+        sortie.kickoff.set_finished()
+        if not self._columns:
+            sortie.land([])
+        for attr, channel in self._columns.items():
+            channel.fetch(partial(self._array_in, sortie, attr))
+
+    def _array_in(self, sortie: _Sortie, attr: str, answer: ArrayReading | str) -> None:
+        with self._lock:
+            sortie.answers[attr] = answer
+            if len(sortie.answers) < len(self._columns):
+                return
+        try:
+            columns = [self._column(attr, sortie.answers[attr]) for attr in self._columns]
+            check_fresh(columns, sortie.flight.fresh_since)
+            check_lengths(columns)
+        except CollectError as error:
+            sortie.land(error)
+        else:
+            sortie.land(columns)
+
+    def _column(self, attr: str, answer: ArrayReading | str) -> Column:
+        pv = self._columns[attr].pv
+        if isinstance(answer, str):
+            raise CollectError(f"{pv} could not be read after the flight: {answer}")
+        return Column(self._key(attr), pv, answer.values, answer.stamp)
+
+    # Names and options
+
+    @classmethod
+    def _column_names(cls) -> list[str]:
+        return [attr for attr in cls.component_names if issubclass(getattr(cls, attr).cls, Waveform)]
+
+    def _key(self, attr: str) -> str:
+        return f"{self.name}_{attr}"
+
+    def _channels(self) -> list[ArrayChannel | BusyChannel]:
+        return [*self._columns.values(), *([] if self._channel is None else [self._channel])]
+
+    def _refuse_unusable(self) -> None:
+        problems = [channel.problem for channel in self._channels() if channel.problem is not None]
+        if problems:
+            raise FlightRefused(f"{self.name}: {'; '.join(problems)}")
+
+    def _check_options(self) -> FlightOptions:
+        columns = self._column_names()
+        if self.time_array is not None and self.time_array not in columns:
+            raise ValueError(
+                f"time_array={self.time_array!r}: must be None or the name of a Waveform component "
+                f"({', '.join(columns)})"
+            )
+        if self.time_origin not in ("absolute", "relative"):
+            raise ValueError(f"time_origin={self.time_origin!r}: must be 'absolute' or 'relative'")
+        if not isinstance(self.page_size, int) or isinstance(self.page_size, bool) or self.page_size < 1:
+            raise ValueError(f"page_size={self.page_size!r}: must be a whole number of points, 1 or more")
+        return FlightOptions(
+            when_busy=self.when_busy,
+            reset_settle=self.reset_settle,
+            start_timeout=self.start_timeout,
+            flight_timeout=self.flight_timeout,
+            on_timeout=self.on_timeout,
+            reconnect_timeout=self.reconnect_timeout,
+        )
+
+
+class _News:
+    """What the busy record's channel has to tell, passed on to the flight in progress."""
+
+    def __init__(self, flyer: BusyFlyer) -> None:
+        self._flyer = flyer
+
+    def connected(self, reading: Reading) -> None:
+        self._flyer._witness(None, lambda flight, now: flight.connected(reading, now))
+
+    def connection_lost(self) -> None:
+        self._flyer._witness(None, Flight.connection_lost)
+
+    def record_says(self, reading: Reading) -> None:
+        self._flyer._witness(None, lambda flight, now: flight.record_says(reading, now))
+
+    def unusable(self, problem: str) -> None:
+        self._flyer._witness(None, lambda flight, now: flight.refuse(now, problem))
+
+
+class _Sortie:
+    """One flight and what became of it: statuses that wait, arrays, or why there are none."""
+
+    def __init__(self, flight: Flight, kickoff: FlightStatus) -> None:
+        self.flight = flight
+        self.kickoff = kickoff
+        self.answers: dict[str, ArrayReading | str] = {}
+        self._waiting: list[FlightStatus] = []
+        self._lock = threading.Lock()
+        self._landed = threading.Event()
+        self._outcome: list[Column] | Exception | None = None
+
+    def notify(self, status: FlightStatus) -> None:
+        """Settle this status when the outcome is known."""
+        with self._lock:
+            if not self._landed.is_set():
+                self._waiting.append(status)
+                return
+        self._tell(status)
+
+    def land(self, outcome: list[Column] | Exception) -> None:
+        """The outcome is known."""
+        with self._lock:
+            self._outcome = outcome
+            self._landed.set()
+            waiting, self._waiting = self._waiting, []
+        for status in waiting:
+            self._tell(status)
+
+    def take(self, timeout: float) -> list[Column] | None:
+        """The arrays, to whom asks first; None to others. Waits for those under way."""
+        if not self._landed.wait(timeout):
+            raise CollectError(
+                f"{self.flight.pv}: the flight is done, but its arrays did not come within {timeout:g} s"
+            )
+        with self._lock:
+            outcome = self._outcome
+            if isinstance(outcome, Exception):
+                raise outcome
+            self._outcome = None
+        return outcome
+
+    def _tell(self, status: FlightStatus) -> None:
+        if isinstance(self._outcome, Exception):
+            status.set_exception(self._outcome)
+        else:
+            status.set_finished()
+
+
+def state_of(busy: Device) -> Any:
+    """The signal of a busy record: a BusyRecord's `state`, or the signal itself."""
+    return getattr(busy, "state", busy)

@@ -1,0 +1,82 @@
+"""The tutorial's flyer: a thread that polls the busy PV. The baseline that `BusyFlyer` is compared with."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from ophyd import EpicsSignal
+from ophyd.utils import DisconnectedError
+
+from .flight import BUSY, DONE, PUT_NORMAL, Flight, Reading, State
+from .flyer import BusyFlyer, state_of
+
+__all__ = ["PollingFlyer"]
+
+
+class PollingFlyer(BusyFlyer):
+    """A flyer that waits for Done by reading the busy PV again and again, in a thread a flight.
+
+    It has the components, options, data keys and pages of `BusyFlyer`; only the waiting
+    differs. It is here to be compared with, and for control layers without monitors.
+
+    Attributes
+    ----------
+    poll_sleep_interval_s : float
+        Seconds between two polls.
+    """
+
+    def __init__(self, prefix: str = "", *, name: str, **kwargs: Any) -> None:
+        self.poll_sleep_interval_s = 0.05
+        super().__init__(prefix, name=name, **kwargs)
+
+    def _open_busy(self) -> None:
+        self._channel = None
+        self._read_wanted = False
+
+    def _launch(self, flight: Flight) -> None:
+        threading.Thread(target=self._poll, args=(flight,), name=f"{self.name} polls", daemon=True).start()
+
+    def _poll(self, flight: Flight) -> None:
+        self._put_done()  # as the tutorial does: it may have been left Busy
+        self._witness(flight, lambda flight, now: flight.kickoff(now, None))
+        while True:
+            self._look(flight)
+            if flight.over:
+                return
+            time.sleep(self.poll_sleep_interval_s)
+
+    def _look(self, flight: Flight) -> None:
+        """Read the busy PV: a poll is all that this flyer has for an event and for an answer."""
+        try:
+            value = int(self._state.get(as_string=False, use_monitor=False))
+            reading = Reading(value, self._state.timestamp, self._state.alarm_severity, self._state.alarm_status)
+        except (TimeoutError, DisconnectedError):
+            self._witness(flight, Flight.connection_lost)
+            return
+        if flight.state is State.CONNECTING and reading.value == BUSY:
+            return  # Done was written, wait for it
+        if flight.state in (State.CONNECTING, State.LOST):
+            self._witness(flight, lambda flight, now: flight.connected(reading, now))
+        elif self._read_wanted:
+            self._read_wanted = False
+            self._witness(flight, lambda flight, now: flight.read_answers(reading, now))
+        else:
+            self._witness(flight, lambda flight, now: flight.record_says(reading, now))
+
+    def _put_busy(self, flight: Flight) -> None:
+        self._state.put(BUSY)
+        # A plain put is served before any later read on the same circuit.
+        self._witness(flight, lambda flight, now: flight.put_returned(PUT_NORMAL, "", now))
+        flight.timeline.forget("callback")
+
+    def _put_done(self) -> None:
+        self._state.put(DONE)
+
+    def _read_busy(self, flight: Flight) -> None:
+        self._read_wanted = True
+
+    @property
+    def _state(self) -> EpicsSignal:
+        return state_of(self.busy)
