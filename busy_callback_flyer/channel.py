@@ -30,7 +30,9 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import ophyd  # noqa: F401 - before epics: it chooses the libca that pyepics loads
-from epics import ca, dbr  # isort: skip
+
+# isort: split
+from epics import ca, dbr
 
 from .flight import EPICS_EPOCH, Reading
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import threading
 import time
@@ -9,10 +10,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Literal
 
-from event_model import DataKey
-from event_model.documents import PartialEventPage
+from event_model import DataKey, PartialEventPage
 from ophyd import Component, Device
-from ophyd.device import DEFAULT_CONNECTION_TIMEOUT
 
 from .channel import ArrayChannel, ArrayReading, BusyChannel, status_text
 from .deadlines import Alarm
@@ -24,6 +23,9 @@ from .status import FlightStatus
 __all__ = ["BusyFlyer"]
 
 logger = logging.getLogger(__name__)
+
+# Seconds, or in newer versions of ophyd a stand-in for `Device.connection_timeout`.
+_DEFAULT_TIMEOUT = inspect.signature(Device.wait_for_connection).parameters["timeout"].default
 
 COLLECT_TIMEOUT = 5.0
 """Seconds that collect waits for arrays under way, where nobody waited for `complete` before."""
@@ -250,7 +252,7 @@ class BusyFlyer(Device):
         """The columns, the one of times excepted."""
         return {"fields": [self._key(attr) for attr in self._columns if attr != self.time_array]}
 
-    def wait_for_connection(self, all_signals: bool = False, timeout: Any = DEFAULT_CONNECTION_TIMEOUT) -> None:
+    def wait_for_connection(self, all_signals: bool = False, timeout: Any = _DEFAULT_TIMEOUT) -> None:
         """Wait until every PV is connected.
 
         Raises
@@ -260,7 +262,7 @@ class BusyFlyer(Device):
         FlightRefused
             A PV is connected but not of the kind that is needed.
         """
-        if timeout is DEFAULT_CONNECTION_TIMEOUT:
+        if timeout is not None and not isinstance(timeout, int | float):
             timeout = self.connection_timeout
         deadline = None if timeout is None else time.monotonic() + timeout
         super().wait_for_connection(all_signals=all_signals, timeout=timeout)
@@ -344,6 +346,7 @@ class BusyFlyer(Device):
             sortie.answers[attr] = answer
             if len(sortie.answers) < len(self._columns):
                 return
+        sortie.flight.timeline.mark("arrays", time.monotonic())
         try:
             columns = [self._column(attr, sortie.answers[attr]) for attr in self._columns]
             check_fresh(columns, sortie.flight.fresh_since)

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from event_model import DataKey
-from event_model.documents import PartialEventPage
+from event_model import DataKey, PartialEventPage
 
 __all__ = ["CollectError", "RaggedArrayError", "StaleArrayError"]
 

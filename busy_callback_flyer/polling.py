@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
-import time
+import weakref
 from typing import Any
 
 from ophyd import EpicsSignal
@@ -13,6 +14,17 @@ from .flight import BUSY, DONE, PUT_NORMAL, Flight, Reading, State
 from .flyer import BusyFlyer, state_of
 
 __all__ = ["PollingFlyer"]
+
+
+_threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+_exiting = threading.Event()
+
+
+@atexit.register  # after pyepics' own, so it runs before: nobody may poll while it shuts libca down
+def _stop_polling() -> None:
+    _exiting.set()
+    for thread in list(_threads):
+        thread.join(timeout=2)
 
 
 class PollingFlyer(BusyFlyer):
@@ -36,19 +48,24 @@ class PollingFlyer(BusyFlyer):
         self._read_wanted = False
 
     def _launch(self, flight: Flight) -> None:
-        threading.Thread(target=self._poll, args=(flight,), name=f"{self.name} polls", daemon=True).start()
+        thread = threading.Thread(target=self._poll, args=(flight,), name=f"{self.name} polls", daemon=True)
+        _threads.add(thread)
+        thread.start()
 
     def _poll(self, flight: Flight) -> None:
         self._put_done()  # as the tutorial does: it may have been left Busy
         self._witness(flight, lambda flight, now: flight.kickoff(now, None))
-        while True:
+        while not _exiting.is_set():
             self._look(flight)
             if flight.over:
                 return
-            time.sleep(self.poll_sleep_interval_s)
+            _exiting.wait(self.poll_sleep_interval_s)
 
     def _look(self, flight: Flight) -> None:
         """Read the busy PV: a poll is all that this flyer has for an event and for an answer."""
+        if not self._state.connected:
+            self._witness(flight, Flight.connection_lost)
+            return
         try:
             value = int(self._state.get(as_string=False, use_monitor=False))
             reading = Reading(value, self._state.timestamp, self._state.alarm_severity, self._state.alarm_status)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ophyd import Device
 from ophyd.status import DeviceStatus
 
 
@@ -17,5 +16,5 @@ class FlightStatus(DeviceStatus):
     well. A callback added to it must not block there nor make blocking Channel Access calls.
     """
 
-    def __init__(self, device: Device) -> None:
-        super().__init__(device, call_stop_on_failure=False)
+    def _handle_failure(self) -> None:
+        """Where ophyd's own calls ``device.stop()``."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from busy_callback_flyer.flight import (
@@ -28,15 +30,15 @@ BUSY_SEEN = Reading(BUSY, 1001.0)
 DONE_SEEN = Reading(DONE, 1002.0)
 
 
-def launched(last: Reading | None = GROUND, **options: object) -> Flight:
-    flight = Flight("prj:mybusy", FlightOptions(**options))  # type: ignore[arg-type]
+def launched(last: Reading | None = GROUND, **options: Any) -> Flight:
+    flight = Flight("prj:mybusy", FlightOptions(**options))
     orders = flight.kickoff(0.0, last)
     if last is GROUND:
         assert orders == (Order.PUT_BUSY,)
     return flight
 
 
-def flying(**options: object) -> Flight:
+def flying(**options: Any) -> Flight:
     flight = launched(**options)
     assert flight.record_says(BUSY_SEEN, 0.1) == ()
     assert flight.state is State.FLYING

@@ -1,0 +1,210 @@
+"""`busy-flyer demo`: the gain, seen in the first minute."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import statistics
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from .ioc import EmbeddedIOC
+
+if TYPE_CHECKING:
+    from .flight import Timeline
+    from .flyer import BusyFlyer
+
+PREFIX = "prj:"
+MOST_ROWS = 24
+"""Of a table that are shown; of a longer one the first and the last."""
+
+_STEPS = {
+    "put": "Busy is put",
+    "busy": "the record is Busy",
+    "done": "the record is Done",
+    "callback": "the put-callback is back",
+    "finished": "kickoff's status finished",
+    "arrays": "the arrays are in hand",
+    "collected": "the RunEngine has collected",
+}
+
+
+def run(*, points: int, duration: float, flights: int, plot: Path) -> None:
+    """Fly by callback and by polling, side by side; print tables, save a plot.
+
+    Parameters
+    ----------
+    points : int
+        Of a flight.
+    duration : float
+        Seconds of a flight.
+    flights : int
+        Of each kind.
+    plot : Path
+        Where the picture goes.
+    """
+    console = Console(highlight=False)
+    ioc = EmbeddedIOC(PREFIX, nelm=max(points, 256))
+    ioc.start()
+    # Registered before Channel Access comes up, so that it goes down after it: a client
+    # whose server goes first complains.
+    atexit.register(ioc.stop)
+    os.environ.update(ioc.client_environment)
+    console.print(f"An EPICS IOC runs on 127.0.0.1:{ioc.port}: {PREFIX}mybusy, its arrays, its controller.\n")
+
+    from .flyer import BusyFlyer
+    from .polling import PollingFlyer
+
+    flyers = [BusyFlyer(PREFIX, name="ifly"), PollingFlyer(PREFIX, name="ifly")]
+    for flyer in flyers:
+        flyer.wait_for_connection(timeout=10)
+    session = _Session(console, points, duration, flights)
+    session.fly(flyers)
+    session.show()
+    session.plot(plot)
+
+
+class _Session:
+    """The demo's flights, and what came of them."""
+
+    def __init__(self, console: Console, points: int, duration: float, flights: int) -> None:
+        self.console = console
+        self.points = points
+        # Polls alias with a fixed length of flight, so it varies: the same lengths for both.
+        self.durations = [duration + 0.05 * number / flights for number in range(flights)]
+        self.pages: list[dict[str, Any]] = []
+        self.timelines: dict[str, list[Timeline]] = {}
+
+    def fly(self, flyers: list[BusyFlyer]) -> None:
+        """Every flyer in turn, flight by flight."""
+        import bluesky.plans as bp
+        import epics
+        from bluesky import RunEngine
+
+        run_engine = RunEngine({})
+        run_engine.subscribe(lambda name, page: self.pages.append(page), "event_page")
+        for record, value in {"npts": self.points, "fill": 1}.items():
+            epics.caput(f"{PREFIX}{record}", value, wait=True)
+        for number, duration in enumerate(self.durations, start=1):
+            epics.caput(f"{PREFIX}duration", duration, wait=True)
+            for flyer in flyers:
+                kind = type(flyer).__name__
+                label = f"{kind:12} {number}/{len(self.durations)}"
+                run_engine.waiting_hook = _Progress(flyer, self.points, label)  # type: ignore[assignment]
+                run_engine(bp.fly([flyer]))
+                self.timelines.setdefault(kind, []).append(flyer.timeline)
+        self.console.print()
+
+    def show(self) -> None:
+        """Print what a first flight brought, and how both compare."""
+        self.console.print(_rows(self.pages[0]))
+        (_, callback), *_ = self.timelines.items()
+        self.console.print(_steps(callback[0]))
+        self.console.print(self._comparison())
+
+    def delays(self) -> dict[str, list[float]]:
+        """Milliseconds from the IOC's Done to the finished status, flight by flight."""
+        return {kind: [_delay(timeline) for timeline in timelines] for kind, timelines in self.timelines.items()}
+
+    def _comparison(self) -> Table:
+        table = Table(title="From the IOC's Done to the finished status", title_justify="left")
+        for heading in ("flyer", "flights", "median", "longest"):
+            table.add_column(heading, justify="left" if heading == "flyer" else "right")
+        medians = []
+        for kind, delays in self.delays().items():
+            medians.append(statistics.median(delays))
+            table.add_row(kind, str(len(delays)), f"{medians[-1]:.2f} ms", f"{max(delays):.2f} ms")
+        table.caption = f"By callback, the median is {medians[1] / medians[0]:.0f} times shorter."
+        table.caption_justify = "left"
+        return table
+
+    def plot(self, path: Path) -> None:
+        """Save the first flight's scan, and the delays of all."""
+        mpl.use("Agg")
+        import matplotlib.pyplot as plt
+
+        data = self.pages[0]["data"]
+        figure, (scan, delay) = plt.subplots(1, 2, figsize=(10, 4), width_ratios=(3, 2), layout="constrained")
+        scan.plot(data["ifly_xArr"], data["ifly_yArr"], "o-", markersize=4)
+        scan.set(xlabel="ifly_xArr (mm)", ylabel="ifly_yArr (counts)", title="One flight, collected as an event page")
+        for row, (kind, delays) in enumerate(self.delays().items()):
+            delay.plot(delays, [row] * len(delays), "o", alpha=0.6, label=kind)
+            delay.plot(statistics.median(delays), row, "|", markersize=30, color="black")
+        delay.set(xscale="log", xlabel="ms", ylim=(-0.6, 1.6), title="Busy→Done to finished status")
+        delay.set_yticks(range(len(self.timelines)), list(self.timelines))
+        delay.xaxis.set_major_formatter("{x:g}")
+        delay.grid(axis="x", which="both", alpha=0.3)
+        figure.savefig(path, dpi=120)
+        plt.close(figure)
+        self.console.print(f"\nThe plot is in {path}.")
+
+
+class _Progress:
+    """The RunEngine's waiting hook: a bar that counts the points which the controller has taken."""
+
+    def __init__(self, flyer: BusyFlyer, points: int, label: str) -> None:
+        self._flyer = flyer
+        self._counter = flyer.tArr.number_read
+        self._points = points
+        self._label = label
+        self._bar: tqdm[Any] | None = None
+
+    def __call__(self, statuses: object) -> None:
+        if statuses is not None and "finished" not in self._flyer.timeline:
+            self._bar = tqdm(
+                total=self._points, desc=self._label, unit=" points", file=sys.stdout, disable=None, leave=True
+            )
+            self._counter.subscribe(self._count, run=False)
+        elif statuses is None and self._bar is not None:
+            self._counter.clear_sub(self._count)
+            self._bar.n = self._points
+            self._bar.close()
+            self._bar = None
+
+    def _count(self, *, value: int, **_: Any) -> None:
+        if self._bar is not None:
+            self._bar.n = int(value)
+            self._bar.refresh()
+
+
+def _delay(timeline: Timeline) -> float:
+    done = timeline["done"].stamp
+    assert done is not None
+    return 1e3 * (timeline["finished"].client - done)
+
+
+def _rows(page: dict[str, Any]) -> Table:
+    table = Table(title="What the RunEngine collected", title_justify="left")
+    keys = sorted(page["data"])
+    for heading in ("point", *keys):
+        table.add_column(heading, justify="right")
+    rows = list(enumerate(zip(*(page["data"][key] for key in keys), strict=True), start=1))
+    shown = rows if len(rows) <= MOST_ROWS else rows[: MOST_ROWS // 2]
+    for number, values in shown:
+        table.add_row(str(number), *(f"{value:.4f}" for value in values))
+    if shown is not rows:
+        table.add_row("…", *("…" for _ in keys))
+        for number, values in rows[-MOST_ROWS // 2 :]:
+            table.add_row(str(number), *(f"{value:.4f}" for value in values))
+    return table
+
+
+def _steps(timeline: Timeline) -> Table:
+    table = Table(title="Its timeline, in ms since the put", title_justify="left")
+    for heading in ("step", "IOC stamp", "client knew", "later by"):
+        table.add_column(heading, justify="left" if heading == "step" else "right")
+    start = timeline["put"].client
+    for mark in timeline:
+        knew = 1e3 * (mark.client - start)
+        if mark.stamp is None:
+            table.add_row(_STEPS[mark.step], "", f"{knew:.2f}", "")
+        else:
+            stamp = 1e3 * (mark.stamp - start)
+            table.add_row(_STEPS[mark.step], f"{stamp:.2f}", f"{knew:.2f}", f"{knew - stamp:.2f}")
+    return table

@@ -1,0 +1,112 @@
+"""One embedded IOC for the whole run of tests, and nothing else in reach.
+
+libca reads its environment once, when it is loaded, and importing ophyd loads it: so the
+IOC is started before any test module is imported. It goes down when the interpreter exits,
+after Channel Access did, because a client whose server goes first complains.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from busy_callback_flyer.ioc import EmbeddedIOC
+
+if TYPE_CHECKING:
+    from bluesky import RunEngine
+
+    from busy_callback_flyer import BusyFlyer
+
+PREFIX = "prj:"
+
+_ioc: EmbeddedIOC | None = None
+
+
+def pytest_sessionstart() -> None:
+    global _ioc
+    _ioc = EmbeddedIOC(PREFIX, databases=[Path(__file__).with_name("strange.db")])
+    _ioc.start()
+    for name in [name for name in os.environ if name.startswith(("EPICS_", "PYEPICS_", "OPHYD_"))]:
+        del os.environ[name]
+    os.environ.update(_ioc.client_environment)
+    import ophyd  # noqa: F401 - before epics: it chooses the libca that pyepics loads
+
+
+@pytest.fixture(scope="session")
+def ioc() -> EmbeddedIOC:
+    assert _ioc is not None
+    return _ioc
+
+
+SETTINGS = {"npts": 11, "duration": 0.0, "start": -5.0, "stop": 5.0, "seed": 1, "fill": 0, "fault": 0}
+
+
+@pytest.fixture
+def controller(ioc: EmbeddedIOC) -> Callable[..., None]:
+    """Sets the pseudo-controller's settings; those that are not named get their usual value."""
+    import epics
+
+    def configure(**settings: float) -> None:
+        assert settings.keys() <= SETTINGS.keys()
+        for name, value in {**SETTINGS, **settings}.items():
+            assert epics.caput(f"{PREFIX}{name}", value, wait=True, timeout=10) == 1
+
+    configure()
+    return configure
+
+
+def look(pv: str) -> tuple[float, float]:
+    """Value and stamp of a PV, asked afresh: after what this process put before, as the circuit keeps order.
+
+    By ophyd's own PV objects (`epics.get_pv`): a second object for the same PV crashes pyepics
+    when ophyd releases the channel that both share.
+    """
+    import epics
+
+    said = epics.get_pv(pv, connect=True, timeout=10).get_with_metadata(form="time", use_monitor=False, timeout=10)
+    return said["value"], said["timestamp"]
+
+
+@pytest.fixture
+def make_flyer(controller: Callable[..., None]) -> Iterator[Callable[..., Any]]:
+    """Makes connected flyers named ifly, and lands them after the test.
+
+    They are not destroyed: ophyd's destroy() frees channels that its own threads may be using.
+    """
+    from busy_callback_flyer import BusyFlyer
+
+    flyers: list[BusyFlyer] = []
+
+    def make(kind: type[BusyFlyer] = BusyFlyer, **options: Any) -> BusyFlyer:
+        flyer = kind(PREFIX, name="ifly", **options)
+        flyers.append(flyer)
+        flyer.wait_for_connection(timeout=10)
+        return flyer
+
+    yield make
+    for flyer in flyers:
+        flyer.stop()
+
+
+@pytest.fixture
+def flyer(make_flyer: Callable[..., BusyFlyer]) -> BusyFlyer:
+    return make_flyer()
+
+
+@pytest.fixture
+def run_engine() -> RunEngine:
+    from bluesky import RunEngine
+
+    return RunEngine({}, context_managers=[])
+
+
+@pytest.fixture
+def documents(run_engine: RunEngine) -> list[tuple[str, dict[str, Any]]]:
+    """What the RunEngine emits, in order."""
+    emitted: list[tuple[str, dict[str, Any]]] = []
+    run_engine.subscribe(lambda name, document: emitted.append((name, document)))
+    return emitted

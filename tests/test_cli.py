@@ -1,0 +1,152 @@
+"""The command `busy-flyer`, as a user runs it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+TIMEOUT = 60.0
+COMMAND = str(Path(sys.executable).with_name("busy-flyer"))
+NO_EPICS = {name: value for name, value in os.environ.items() if not name.startswith(("EPICS_", "PYEPICS_"))}
+
+
+def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # type: ignore[call-overload, no-any-return]
+        [COMMAND, *arguments], capture_output=True, text=True, timeout=TIMEOUT, env=NO_EPICS, **options
+    )
+
+
+@contextmanager
+def running(*arguments: str, until: str, env: dict[str, str] = NO_EPICS) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A command in the background, and what it printed until it said `until`."""
+    process = subprocess.Popen(
+        [COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env
+    )
+    assert process.stdout is not None
+    printed = ""
+    try:
+        for line in process.stdout:
+            printed += line
+            if until in line:
+                break
+        else:
+            pytest.fail(f"it ended, having said: {printed}")
+        yield process, printed
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def listening(process: psutil.Process) -> list[tuple[str, str, str]]:
+    """Sockets that anybody could reach: TCP that listens, UDP that is bound."""
+    return [
+        (family.name, connection.type.name, connection.laddr.ip)
+        for member in (process, *process.children(recursive=True))
+        for connection in member.net_connections()
+        if connection.laddr and (family := connection.family) and connection.status in ("LISTEN", "NONE")
+    ]
+
+
+def test_demo(tmp_path: Path) -> None:
+    picture = tmp_path / "scan.png"
+    done = run("demo", "--points=7", "--duration=0.2", "--flights=2", f"--plot={picture}", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert len(re.findall(r"^│ +\d+ │", done.stdout, re.MULTILINE)) == 7
+    for word in ("ifly_xArr", "the record is Busy", "the record is Done", "PollingFlyer", "BusyFlyer"):
+        assert word in done.stdout
+    assert not re.search("warning|traceback|exception|error", done.stdout, re.IGNORECASE)
+
+
+def test_demo_listens_on_loopback_only() -> None:
+    with running("demo", "--flights=1", "--duration=30", until="An EPICS IOC runs") as (process, _):
+        sockets = listening(psutil.Process(process.pid))
+        assert {kind for _, kind, _ in sockets} >= {"SOCK_STREAM", "SOCK_DGRAM"}
+        assert {address for family, kind, address in sockets if kind == "SOCK_STREAM"} == {"127.0.0.1"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ioc_serves_and_stops_cleanly(number: signal.Signals) -> None:
+    with running("ioc", "--prefix=cli:", until="Ctrl-C stops it") as (process, printed):
+        environment = dict(re.findall(r"export (\w+)='(.*)'", printed))
+        assert "cli:mybusy" in printed
+        (server,) = psutil.Process(process.pid).children(recursive=True)
+        code = "import epics; print(epics.caget('cli:mybusy'), epics.caget('cli:npts'))"
+        said = subprocess.run(
+            [sys.executable, "-c", code], env=NO_EPICS | environment, capture_output=True, text=True, timeout=TIMEOUT
+        )
+        assert (said.stdout, said.stderr) == ("0 51\n", "")
+        process.send_signal(number)
+        assert process.wait(TIMEOUT) == 0
+        assert process.stdout is not None
+        assert "Stopped." in process.stdout.read()
+        assert not server.is_running()
+
+
+def test_killed_ioc_leaves_nothing() -> None:
+    with running("ioc", until="Ctrl-C stops it") as (process, _):
+        (server,) = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        server.wait(TIMEOUT)
+
+
+def test_two_iocs_side_by_side() -> None:
+    with running("ioc", until="Ctrl-C stops it") as (_, one), running("ioc", until="Ctrl-C stops it") as (_, two):
+        pattern = r"127\.0\.0\.1:(\d+)"
+        assert re.search(pattern, one)[1] != re.search(pattern, two)[1]  # type: ignore[index]
+
+
+def test_controller_beside_an_ioc() -> None:
+    from busy_callback_flyer.ioc import EmbeddedIOC, process
+
+    database = Path(process.__file__).with_name("controller.db")
+    with EmbeddedIOC("ctl:", controller=False, databases=[database]) as ioc:
+        environment = NO_EPICS | ioc.client_environment
+        with running("controller", "ctl:", until="Ctrl-C stops it", env=environment) as (process_, _):
+            code = (
+                "import epics; epics.caput('ctl:duration', 0.1, wait=True);"
+                "print(epics.caput('ctl:mybusy', 1, wait=True, timeout=30), len(epics.caget('ctl:x_array')))"
+            )
+            said = subprocess.run(
+                [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=TIMEOUT
+            )
+            assert said.stdout.split() == ["1", "51"], said.stderr
+            process_.send_signal(signal.SIGINT)
+            assert process_.wait(TIMEOUT) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["demo", "--points=0"], "points"),
+        (["demo", "--duration=-1"], "duration"),
+        (["demo", "--duration=nan"], "duration"),
+        (["ioc", "--nelm=-5"], "nelm"),
+        (["ioc", "--prefix=a b"], "prefix"),
+        (["controller", "nowhere:"], "nowhere:mybusy"),
+        ([], "COMMAND"),
+    ],
+    ids=" ".join,
+)
+def test_bad_input_is_refused_in_a_sentence(arguments: list[str], words: str, ioc: object) -> None:
+    environment = dict(os.environ)  # of the tests' IOC: nothing else is searched for
+    done = subprocess.run([COMMAND, *arguments], capture_output=True, text=True, timeout=TIMEOUT, env=environment)
+    assert done.returncode != 0
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help() -> None:
+    done = run("--help")
+    for command in ("demo", "ioc", "controller"):
+        assert command in done.stdout

@@ -1,0 +1,432 @@
+"""BusyFlyer against the embedded IOC, through Channel Access and a RunEngine."""
+
+from __future__ import annotations
+
+import math
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import bluesky.plans as bp
+import epics
+import event_model
+import numpy as np
+import psutil
+import pytest
+from bluesky import RunEngine
+from bluesky.utils import FailedStatus
+from ophyd import Component, EpicsSignal
+
+from busy_callback_flyer import (
+    BusyFlyer,
+    CollectError,
+    FlightAborted,
+    FlightRefused,
+    FlightTimeout,
+    RaggedArrayError,
+    StaleArrayError,
+    Waveform,
+    channel,
+)
+from busy_callback_flyer.ioc import EmbeddedIOC
+
+from .conftest import PREFIX, look
+
+Documents = list[tuple[str, dict[str, Any]]]
+Controller = Callable[..., None]
+MakeFlyer = Callable[..., BusyFlyer]
+
+BUSY_PV = f"{PREFIX}mybusy"
+TIMEOUT = 20.0  # generous: reached only where something is broken
+
+
+def only(documents: Documents, name: str) -> dict[str, Any]:
+    (found,) = [document for kind, document in documents if kind == name]
+    return found
+
+
+def test_flies_in_a_run_engine(
+    flyer: BusyFlyer, controller: Controller, run_engine: RunEngine, documents: Documents
+) -> None:
+    controller(npts=11, duration=0.1, start=-5, stop=5)
+    run_engine(bp.fly([flyer]))
+    descriptor, page = only(documents, "descriptor"), only(documents, "event_page")
+    assert descriptor["name"] == "ifly"
+    assert set(descriptor["data_keys"]) == {"ifly_tArr", "ifly_xArr", "ifly_yArr"} == set(page["data"])
+    assert page["data"]["ifly_xArr"] == pytest.approx(np.linspace(-5, 5, 11))
+    assert epics.caget(f"{PREFIX}y_array").tolist() == page["data"]["ifly_yArr"]
+    for name, document in documents:
+        event_model.schema_validators[event_model.DocumentNames[name]].validate(document)
+
+
+def test_point_times(flyer: BusyFlyer, controller: Controller, run_engine: RunEngine, documents: Documents) -> None:
+    controller(npts=5, duration=0.1)
+    run_engine(bp.fly([flyer]))
+    page = only(documents, "event_page")
+    times = epics.caget(f"{PREFIX}t_array").tolist()
+    t0 = flyer.timeline.t0
+    assert t0 == flyer.timeline["busy"].stamp
+    assert t0 is not None
+    for key in ("ifly_tArr", "ifly_xArr", "ifly_yArr"):
+        assert page["timestamps"][key] == times
+    assert page["data"]["ifly_tArr"] == [time - t0 for time in times]
+    assert page["data"]["ifly_tArr"][-1] - page["data"]["ifly_tArr"][0] == pytest.approx(0.1, abs=0.05)
+
+
+def test_data_keys(flyer: BusyFlyer) -> None:
+    (stream, keys), *_ = flyer.describe_collect().items()
+    assert stream == "ifly"
+    assert keys["ifly_xArr"] == {
+        "source": f"PV:{PREFIX}x_array",
+        "dtype": "number",
+        "dtype_numpy": "<f8",
+        "shape": [],
+        "units": "mm",
+        "precision": 4,
+    }
+    assert keys["ifly_tArr"]["units"] == "s"
+    assert list(keys) == ["ifly_tArr", "ifly_xArr", "ifly_yArr"]
+    assert flyer.describe_collect()["ifly"] is not keys, "the RunEngine changes what it is given"
+
+
+def test_timeline_is_in_order(flyer: BusyFlyer, controller: Controller) -> None:
+    controller(duration=0.05)
+    flyer.kickoff().wait(TIMEOUT)
+    flyer.complete().wait(TIMEOUT)
+    list(flyer.collect_pages())
+    timeline = flyer.timeline
+    assert {"put", "busy", "done", "callback", "finished", "arrays", "collected"} == {mark.step for mark in timeline}
+    client = [timeline[step].client for step in ("put", "busy", "done", "finished", "arrays", "collected")]
+    assert client == sorted(client)
+    assert timeline["busy"].stamp is not None
+    assert timeline["done"].stamp is not None
+    assert timeline["put"].client <= timeline["busy"].stamp < timeline["done"].stamp <= timeline["finished"].client
+
+
+def test_kickoff_waits_for_nobody(flyer: BusyFlyer, ioc: EmbeddedIOC) -> None:
+    """No network round trip is in it: it returns while the IOC cannot answer."""
+    ioc.freeze()
+    try:
+        status = flyer.kickoff()
+        assert not status.done
+    finally:
+        ioc.thaw()
+    status.wait(TIMEOUT)
+
+
+def test_two_hundred_short_flights(flyer: BusyFlyer, controller: Controller) -> None:
+    """None hangs, none finishes before its Done, and no thread is made for one."""
+    controller(npts=3, duration=0.005)
+    flyer.kickoff().wait(TIMEOUT)  # whatever is started once is started by now
+    threads = {thread.ident for thread in threading.enumerate()}
+    stamps = set()
+    for _ in range(200):
+        flyer.kickoff().wait(TIMEOUT)
+        value, stamp = look(BUSY_PV)
+        assert value == 0, "finished before its Done"
+        # pyepics rounds stamps to microseconds
+        assert stamp == pytest.approx(flyer.timeline["done"].stamp, abs=2e-6), "finished by another Done"
+        stamps.add(stamp)
+        assert {thread.ident for thread in threading.enumerate()} <= threads
+    assert len(stamps) == 200
+
+
+def test_zero_length_flights(flyer: BusyFlyer, controller: Controller) -> None:
+    controller(npts=3, duration=0)
+    for _ in range(100):
+        flyer.kickoff().wait(TIMEOUT)
+        flyer.complete().wait(TIMEOUT)
+        (page,) = flyer.collect_pages()
+        assert len(page["time"]) == 3
+
+
+@pytest.mark.slow
+def test_two_thousand_flights_leave_nothing_behind(flyer: BusyFlyer, controller: Controller) -> None:
+    process = psutil.Process()
+
+    def fly(flights: int) -> tuple[int, int]:
+        for _ in range(flights):
+            flyer.kickoff().wait(TIMEOUT)
+            flyer.complete().wait(TIMEOUT)
+            assert len(list(flyer.collect_pages())) == 1
+        return process.num_threads(), process.num_fds()
+
+    before = fly(100)
+    assert fly(2000) == before
+    assert not channel._answers, "requests that nobody will answer"
+
+
+def test_status_finishes_in_libcas_thread(flyer: BusyFlyer, controller: Controller) -> None:
+    controller(duration=60)
+    called_from: queue.Queue[threading.Thread] = queue.Queue()
+    status = flyer.kickoff()
+    status.add_callback(lambda _: called_from.put(threading.current_thread()))
+    look(BUSY_PV)  # Busy is put by now
+    epics.caput(BUSY_PV, 0)
+    # Python knows a thread that it did not start by no better name.
+    assert isinstance(called_from.get(timeout=TIMEOUT), threading._DummyThread)
+    assert status.success
+
+
+def test_kickoff_while_flying_is_refused(flyer: BusyFlyer, controller: Controller) -> None:
+    controller(duration=60)
+    status = flyer.kickoff()
+    with pytest.raises(RuntimeError, match="flying already"):
+        flyer.kickoff()
+    flyer.stop()
+    with pytest.raises(FlightAborted):
+        status.wait(TIMEOUT)
+
+
+def test_stop_writes_done_once(flyer: BusyFlyer, controller: Controller) -> None:
+    controller(duration=60)
+    status = flyer.kickoff()
+    completed = flyer.complete()
+    flyer.stop()
+    for waiting in (status, completed):
+        with pytest.raises(FlightAborted, match=BUSY_PV):
+            waiting.wait(TIMEOUT)
+    assert look(BUSY_PV)[0] == 0
+    assert list(flyer.collect_pages()) == []
+    controller(duration=0)
+    flyer.kickoff().wait(TIMEOUT)
+    before = look(BUSY_PV)
+    flyer.stop()  # nothing is in the air: nothing is written, which would process the record
+    assert look(BUSY_PV) == before
+
+
+def test_record_left_busy_is_reset(flyer: BusyFlyer, controller: Controller) -> None:
+    controller(fault=1)  # never finishes
+    epics.caput(BUSY_PV, 1)
+    assert look(BUSY_PV)[0] == 1
+    controller(fault=0)
+    flyer.kickoff().wait(TIMEOUT)
+    flyer.complete().wait(TIMEOUT)
+    (page,) = flyer.collect_pages()
+    assert len(page["time"]) == 11
+
+
+def test_flight_timeout_resets_the_record(make_flyer: MakeFlyer, controller: Controller) -> None:
+    controller(fault=1)
+    flyer = make_flyer(flight_timeout=0.3)
+    with pytest.raises(FlightTimeout, match=r"prj:mybusy.*flight_timeout=0\.3 s.*last seen: Busy"):
+        flyer.kickoff().wait(TIMEOUT)
+    assert look(BUSY_PV)[0] == 0
+    controller()
+    flyer.kickoff().wait(TIMEOUT)
+
+
+# Collecting
+
+
+def test_collected_once(flyer: BusyFlyer) -> None:
+    flyer.kickoff().wait(TIMEOUT)
+    assert len(list(flyer.collect_pages())) == 1, "complete() may be left out at a prompt"
+    assert list(flyer.collect_pages()) == []
+
+
+def test_nothing_before_the_flight_is_done(flyer: BusyFlyer, controller: Controller) -> None:
+    assert list(flyer.collect_pages()) == []
+    flyer.kickoff().wait(TIMEOUT)
+    controller(duration=60)
+    status = flyer.kickoff()  # forgets what the first flight left
+    assert list(flyer.collect_pages()) == []
+    flyer.stop()
+    with pytest.raises(FlightAborted):
+        status.wait(TIMEOUT)
+
+
+def test_complete_without_kickoff(flyer: BusyFlyer) -> None:
+    with pytest.raises(RuntimeError, match="kickoff"):
+        flyer.complete()
+
+
+def test_arrays_not_refreshed_are_refused(flyer: BusyFlyer, controller: Controller) -> None:
+    flyer.kickoff().wait(TIMEOUT)
+    controller(fault=4)
+    flyer.kickoff().wait(TIMEOUT)
+    with pytest.raises(StaleArrayError, match=f"{PREFIX}x_array"):
+        flyer.complete().wait(TIMEOUT)
+    with pytest.raises(StaleArrayError):
+        list(flyer.collect_pages())
+
+
+def test_arrays_not_refreshed_reach_no_document(
+    flyer: BusyFlyer, controller: Controller, run_engine: RunEngine, documents: Documents
+) -> None:
+    flyer.kickoff().wait(TIMEOUT)
+    controller(fault=4)
+    with pytest.raises(FailedStatus) as failure:
+        run_engine(bp.fly([flyer]))
+    assert isinstance(failure.value.__cause__, StaleArrayError)
+    assert not [document for name, document in documents if name == "event_page"]
+    assert only(documents, "stop")["exit_status"] == "fail"
+
+
+def test_arrays_of_unequal_length_are_refused(flyer: BusyFlyer, controller: Controller) -> None:
+    controller(fault=3)
+    flyer.kickoff().wait(TIMEOUT)
+    with pytest.raises(RaggedArrayError, match=rf"{PREFIX}x_array 11, {PREFIX}y_array \d+"):
+        flyer.complete().wait(TIMEOUT)
+
+
+def test_many_pages(make_flyer: MakeFlyer, controller: Controller) -> None:
+    flyer = make_flyer(page_size=4)
+    flyer.kickoff().wait(TIMEOUT)
+    pages = list(flyer.collect_pages())
+    assert [len(page["time"]) for page in pages] == [4, 4, 3]
+    assert [x for page in pages for x in page["data"]["ifly_xArr"]] == epics.caget(f"{PREFIX}x_array").tolist()
+
+
+def test_stream_name(make_flyer: MakeFlyer, run_engine: RunEngine, documents: Documents) -> None:
+    run_engine(bp.fly([make_flyer(stream_name="primary")]))
+    assert only(documents, "descriptor")["name"] == "primary"
+
+
+# As any Device
+
+
+def test_hints_and_configuration(flyer: BusyFlyer) -> None:
+    assert flyer.hints == {"fields": ["ifly_xArr", "ifly_yArr"]}
+    configuration = flyer.read_configuration()
+    assert configuration["ifly_xArr_number_elements"]["value"] == 256
+    assert configuration.keys() == flyer.describe_configuration().keys()
+    assert flyer.read() == {}, "a flight's arrays are collected, not read"
+
+
+def test_stage_and_unstage(flyer: BusyFlyer) -> None:
+    assert flyer in flyer.stage()
+    flyer.kickoff().wait(TIMEOUT)
+    flyer.unstage()
+
+
+def test_components_can_be_overridden_added_and_dropped(controller: Controller) -> None:
+    class Other(BusyFlyer):
+        busy = Component(EpicsSignal, "mybusy")
+        yArr = None  # noqa: N815
+        signal_counts = Component(Waveform, "y_array")
+
+    flyer = Other(PREFIX, name="other")
+    flyer.wait_for_connection(timeout=10)
+    flyer.kickoff().wait(TIMEOUT)
+    (page,) = flyer.collect_pages()
+    assert list(page["data"]) == ["other_tArr", "other_xArr", "other_signal_counts"]
+
+
+def test_tutorial_style_subclass(controller: Controller) -> None:
+    class MyFlyer(BusyFlyer):
+        busy = Component(EpicsSignal, f"{PREFIX}mybusy")
+        tArr = Component(Waveform, f"{PREFIX}t_array")  # noqa: N815
+        xArr = Component(Waveform, f"{PREFIX}x_array")  # noqa: N815
+        yArr = None  # noqa: N815
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__("", parent=None, **kwargs)
+
+    flyer = MyFlyer("prj:", name="ifly")
+    flyer.wait_for_connection(timeout=10)
+    flyer.kickoff().wait(TIMEOUT)
+
+
+def test_own_collect_is_refused_when_defined() -> None:
+    with pytest.raises(TypeError, match=r"Mine\.collect .*delete it"):
+
+        class Mine(BusyFlyer):
+            def collect(self) -> None: ...
+
+
+def test_time_array_may_be_none(make_flyer: MakeFlyer) -> None:
+    flyer = make_flyer(time_array=None)
+    flyer.kickoff().wait(TIMEOUT)
+    (page,) = flyer.collect_pages()
+    assert set(page["time"]) == {flyer.timeline["done"].stamp}
+
+
+def test_destroy_releases_the_channels(flyer: BusyFlyer) -> None:
+    channels = flyer._channels()
+    assert all(channel.ready for channel in channels)
+    flyer.destroy()
+    assert not any(channel.ready or channel._finalizer.alive for channel in channels)
+    epics.caput(BUSY_PV, 1, wait=True, timeout=TIMEOUT)  # nobody is told any more
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"flight_timeout": -1},
+        {"start_timeout": math.nan},
+        {"reset_settle": -0.1},
+        {"page_size": 0},
+        {"page_size": 2.5},
+        {"time_array": "zArr"},
+        {"time_origin": "sometimes"},
+        {"when_busy": "panic"},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_bad_options_are_refused_at_construction_and_at_kickoff(flyer: BusyFlyer, options: dict[str, Any]) -> None:
+    ((option, value),) = options.items()
+    with pytest.raises(ValueError, match=f"^{option}="):
+        BusyFlyer(PREFIX, name="bad", **options)
+    setattr(flyer, option, value)
+    before = look(BUSY_PV)
+    with pytest.raises(ValueError, match=f"^{option}="):
+        flyer.kickoff()
+    assert look(BUSY_PV) == before, "the hardware moved"
+
+
+def test_missing_pvs_are_named() -> None:
+    class Lost(BusyFlyer):
+        xArr = Component(Waveform, "nowhere_x")  # noqa: N815
+        yArr = Component(Waveform, "nowhere_y")  # noqa: N815
+
+    flyer = Lost(PREFIX, name="lost")
+    with pytest.raises(TimeoutError) as error:
+        flyer.wait_for_connection(timeout=1)
+    assert f"{PREFIX}nowhere_x" in str(error.value)
+    assert f"{PREFIX}nowhere_y" in str(error.value)
+    assert f"{PREFIX}t_array" not in str(error.value)
+
+
+def test_absent_busy_times_out_at_kickoff() -> None:
+    class Lost(BusyFlyer):
+        busy = Component(EpicsSignal, "nowhere")
+
+    flyer = Lost(PREFIX, name="lost", start_timeout=0.2)
+    with pytest.raises(FlightTimeout, match=f"{PREFIX}nowhere: not connected"):
+        flyer.kickoff().wait(TIMEOUT)
+
+
+@pytest.mark.parametrize(
+    ("component", "words"),
+    [
+        ({"busy": Component(EpicsSignal, "duration")}, "prj:duration is no busy record: it is a DOUBLE"),
+        ({"busy": Component(EpicsSignal, "fault")}, r"prj:fault is no busy record: it has \d+ states"),
+        ({"xArr": Component(Waveform, "strings")}, "prj:strings holds STRING, and numbers are needed"),
+    ],
+    ids=["number", "many states", "strings"],
+)
+def test_pvs_of_the_wrong_kind_are_refused(
+    component: dict[str, Component], words: str, ioc: EmbeddedIOC, controller: Controller
+) -> None:
+    kind = type("Wrong", (BusyFlyer,), component)
+    flyer = kind(PREFIX, name="wrong")
+    with pytest.raises(FlightRefused, match=words):
+        flyer.wait_for_connection(timeout=10)
+    with pytest.raises(FlightRefused, match=words):
+        flyer.kickoff()
+    assert look(BUSY_PV)[0] == 0
+
+
+def test_disconnected_array_is_named() -> None:
+    class Lost(BusyFlyer):
+        yArr = Component(Waveform, "nowhere_y")  # noqa: N815
+
+    flyer = Lost(PREFIX, name="lost")
+    flyer.kickoff().wait(TIMEOUT)
+    with pytest.raises(CollectError, match=f"{PREFIX}nowhere_y.*not connected"):
+        flyer.complete().wait(TIMEOUT)
