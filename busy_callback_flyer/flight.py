@@ -129,6 +129,7 @@ _Deadline = Callable[[float], Orders]
 class State(enum.Enum):
     """Where a flight is; see the diagram above."""
 
+    NEW = "not kicked off"
     CONNECTING = "waiting for the record to connect"
     CLEARING = "waiting for the record to become Done before the flight"
     SETTLING = "waiting for the controller to settle after a reset"
@@ -255,7 +256,7 @@ class Flight:
         self.pv = pv
         self.options = options or FlightOptions()
         self.timeline = Timeline(clock_offset)
-        self.state = State.CONNECTING
+        self.state = State.NEW
         self.error: FlightError | None = None
         self.before: Reading | None = None  # the record just before our put
         self._last: Reading | None = None
@@ -302,6 +303,8 @@ class Flight:
 
     def kickoff(self, now: float, last: Reading | None) -> Orders:
         """Begin; `last` is the latest news by monitor, None where the record is not connected."""
+        if self.over:
+            return _NOTHING
         self._kickoff_at = now
         self._last = last
         self._enter(State.CONNECTING, now)
@@ -331,7 +334,7 @@ class Flight:
         if status == PUT_DISCONNECTED:
             return self.connection_lost(now)
         if status != PUT_NORMAL:
-            return self._fail(FlightRefused, now, f"the put of Busy was refused: {message}")
+            return self._fail(FlightRefused, now, f"the put of Busy was refused: {message} (DISP, or access security?)")
         self._callback_back = True
         self.timeline.mark("callback", now)
         return self._weigh(now)
@@ -339,6 +342,8 @@ class Flight:
     def read_answers(self, reading: Reading | None, now: float) -> Orders:
         """The read that was ordered came back; None: it failed."""
         self._read_pending = False
+        if reading is None and self._done_at is not None:
+            self._done_at = now  # once more, after another moment of grace
         if reading is None or self.state not in (State.SENT, State.FLYING):
             return _NOTHING
         if reading.value == DONE:
@@ -354,12 +359,14 @@ class Flight:
     def connection_lost(self, now: float) -> Orders:
         """The channel was disconnected."""
         self._last = None
-        if self.over or self.state is State.LOST:
+        if self.over or self.state in (State.NEW, State.LOST):
             return _NOTHING
         if not self.airborne:
             return self._enter(State.CONNECTING, now)
         if self._busy is None:  # nothing to know it by when it comes back
-            return self._fail(FlightLost, now, "the connection was lost before Busy was seen")
+            return self._fail(
+                FlightLost, now, "the connection was lost before Busy was seen: fly again once the IOC is back"
+            )
         return self._enter(State.LOST, now)
 
     def connected(self, reading: Reading, now: float) -> Orders:
@@ -367,11 +374,11 @@ class Flight:
         self._last = reading
         if self.state is State.CONNECTING:
             return self._on_ground(reading, now)
-        if not self.airborne:
-            return _NOTHING
+        if self.state is not State.LOST:  # we knew already: the news was under way at kickoff
+            return self.record_says(reading, now)
         if self._busy is None or reading.value != BUSY or reading.stamp != self._busy.stamp:
             said = "Busy in another flight" if reading.value == BUSY else "Done"
-            return self._fail(FlightLost, now, f"the connection was lost, and the record came back {said}")
+            return self._fail(FlightLost, now, f"the connection was lost, and the record came back {said}: fly again")
         self._done_at, self._callback_back, self._rejoined = None, False, True
         return self._enter(State.FLYING, now)
 
@@ -484,29 +491,38 @@ class Flight:
             times.append((since + options.reconnect_timeout, self._not_back))
         if self.state is State.SENT and not self._callback_back:
             times.append((self._put_at + options.start_timeout, self._no_sign_of_life))
-        if self._done_at is not None and not self._read_pending:
+        if self.state is State.FLYING and self._done_at is not None and not self._read_pending:
             times.append((self._done_at + CALLBACK_GRACE, lambda now: self._read()))
         return times
 
     def _no_connection(self, now: float) -> Orders:
         return self._fail(
-            FlightTimeout, now, f"not connected within start_timeout={self.options.start_timeout:g} s: "
-            "is the IOC up, and the PV's name right?"
-        )  # fmt: skip
+            FlightTimeout,
+            now,
+            f"not connected within start_timeout={self.options.start_timeout:g} s: "
+            "is the IOC up, and the PV's name right?",
+        )
 
     def _not_cleared(self, now: float) -> Orders:
         return self._fail(
-            FlightTimeout, now, f"Done was written, but the record stayed Busy for {self.options.start_timeout:g} s"
+            FlightTimeout,
+            now,
+            f"Done was written, but the record stayed Busy for {self.options.start_timeout:g} s: "
+            "does another client put Busy?",
         )
 
     def _no_sign_of_life(self, now: float) -> Orders:
         return self._time_out(
-            now, f"no sign of life within start_timeout={self.options.start_timeout:g} s of the put of Busy"
+            now,
+            f"no sign of life within start_timeout={self.options.start_timeout:g} s of the put of Busy: "
+            "does the IOC answer?",
         )
 
     def _flight_timeout(self, now: float) -> Orders:
         return self._time_out(
-            now, f"not Done within flight_timeout={self.options.flight_timeout:g} s of the put of Busy"
+            now,
+            f"not Done within flight_timeout={self.options.flight_timeout:g} s of the put of Busy: "
+            "does the controller run, and is that long enough?",
         )
 
     def _time_out(self, now: float, why: str) -> Orders:
@@ -515,6 +531,8 @@ class Flight:
 
     def _not_back(self, now: float) -> Orders:
         return self._fail(
-            FlightLost, now, "the connection was lost in flight and not back within "
-            f"reconnect_timeout={self.options.reconnect_timeout:g} s"
-        )  # fmt: skip
+            FlightLost,
+            now,
+            "the connection was lost in flight and not back within "
+            f"reconnect_timeout={self.options.reconnect_timeout:g} s: does the IOC run?",
+        )

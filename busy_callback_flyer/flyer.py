@@ -286,9 +286,9 @@ class BusyFlyer(Device):
         self._channel: BusyChannel | None = BusyChannel(state_of(self.busy).pvname, _News(self))
 
     def _launch(self, flight: Flight) -> None:
-        assert self._channel is not None
-        reading = self._channel.reading if self._channel.ready else None
-        self._witness(flight, lambda flight, now: flight.kickoff(now, reading))
+        channel = self._channel
+        assert channel is not None
+        self._witness(flight, lambda flight, now: flight.kickoff(now, channel.reading if channel.ready else None))
 
     def _put_busy(self, flight: Flight) -> None:
         assert self._channel is not None

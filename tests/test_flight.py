@@ -127,6 +127,17 @@ def test_done_with_callback_pending_is_decided_by_a_read_after_grace() -> None:
     assert flight.read_answers(DONE_SEEN, 1.2) == (Order.SETTLE,)
 
 
+def test_failed_read_after_grace_is_tried_again_later() -> None:
+    flight = flying()
+    flight.record_says(DONE_SEEN, 1.0)
+    flight.deadline(1.1)
+    assert flight.next_deadline is None, "one read at a time"
+    flight.read_answers(None, 1.2)
+    assert flight.next_deadline == pytest.approx(1.2 + CALLBACK_GRACE)
+    flight.connection_lost(1.25)
+    assert flight.next_deadline == pytest.approx(1.25 + 15), "there is nobody to read from"
+
+
 def test_done_of_another_client_does_not_finish() -> None:
     flight = flying()
     flight.record_says(DONE_SEEN, 1.0)
@@ -197,6 +208,23 @@ def test_no_connection() -> None:
     assert flight.deadline(5.0) == (Order.SETTLE,)
     assert_failed(flight, FlightTimeout, "start_timeout=5 s", "last seen: nothing")
     assert isinstance(flight.error, TimeoutError)
+
+
+def test_news_before_kickoff_is_not_ours() -> None:
+    flight = Flight("prj:mybusy")
+    assert flight.connected(GROUND, 0.0) == ()
+    assert flight.record_says(BUSY_SEEN, 0.1) == ()
+    assert flight.connection_lost(0.2) == ()
+    assert flight.next_deadline is None
+    assert flight.kickoff(0.3, GROUND) == (Order.PUT_BUSY,)
+    assert flight.connected(GROUND, 0.4) == (), "it was under way when we looked"
+    assert flight.state is State.SENT
+
+
+def test_aborted_before_kickoff_stays_on_the_ground() -> None:
+    flight = Flight("prj:mybusy")
+    assert flight.abort(0.0) == (Order.SETTLE,)
+    assert flight.kickoff(0.1, GROUND) == ()
 
 
 def test_connection_that_comes_late_flies() -> None:
