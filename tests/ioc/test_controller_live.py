@@ -196,6 +196,7 @@ import logging, signal, sys
 from busy_callback_flyer.ioc.ca_controller import run
 logging.basicConfig(level=logging.INFO)
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are born deaf to it
 print("in", flush=True)
 try:
     run(sys.argv[1], busy=sys.argv[2], timeout=float(sys.argv[3]), connected=lambda: print("serving", flush=True))
@@ -466,6 +467,7 @@ def test_a_plain_done_of_another_client_ends_the_flight(host: Host, other_client
     host.client(watch, BUSY, "message", *ARRAYS)
     flight = host.client.submit(put, BUSY, 1)  # a put-callback: it returns at Done
     wait_until(lambda: other_client(get, "position") == -10.0)
+    wait_until(lambda: len(other_client(get, "y_array")) == (1 if fill else 3))  # put after the position
     other_client(put, BUSY, 0, False)
     flight.result(PATIENCE)
     host.client(wait_for, "message", "stopped by a Done at point 1 of 5")  # its last word
