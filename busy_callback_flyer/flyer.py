@@ -15,7 +15,7 @@ from ophyd import Component, Device
 
 from .channel import ArrayChannel, ArrayReading, BusyChannel, status_text
 from .deadlines import Alarm
-from .flight import BUSY, DONE, Flight, FlightOptions, FlightRefused, Order, Orders, Reading, Timeline
+from .flight import BUSY, DONE, PUT_NORMAL, Flight, FlightOptions, FlightRefused, Order, Orders, Reading, Timeline
 from .pages import CollectError, Column, check_fresh, check_lengths, data_key, event_pages, point_times
 from .records import BusyRecord, Waveform
 from .status import FlightStatus
@@ -283,27 +283,23 @@ class BusyFlyer(Device):
     # The flight's orders, carried out; PollingFlyer has its own way of each
 
     def _open_busy(self) -> None:
-        self._channel: BusyChannel | None = BusyChannel(state_of(self.busy).pvname, _News(self))
+        self._channel = BusyChannel(state_of(self.busy).pvname, _News(self))
 
     def _launch(self, flight: Flight) -> None:
         channel = self._channel
-        assert channel is not None
         self._witness(flight, lambda flight, now: flight.kickoff(now, channel.reading if channel.ready else None))
 
     def _put_busy(self, flight: Flight) -> None:
-        assert self._channel is not None
-
         def answer(status: int) -> None:
-            self._witness(flight, lambda flight, now: flight.put_returned(status, status_text(status), now))
+            message = "" if status == PUT_NORMAL else status_text(status)
+            self._witness(flight, lambda flight, now: flight.put_returned(status, message, now))
 
         self._channel.put_callback(BUSY, answer)
 
     def _put_done(self) -> None:
-        assert self._channel is not None
         self._channel.put(DONE)
 
     def _read_busy(self, flight: Flight) -> None:
-        assert self._channel is not None
         self._channel.read(lambda reading: self._witness(flight, lambda flight, now: flight.read_answers(reading, now)))
 
     # Between the flight and the world
@@ -372,7 +368,7 @@ class BusyFlyer(Device):
         return f"{self.name}_{attr}"
 
     def _channels(self) -> list[ArrayChannel | BusyChannel]:
-        return [*self._columns.values(), *([] if self._channel is None else [self._channel])]
+        return [*self._columns.values(), self._channel]
 
     def _refuse_unusable(self) -> None:
         problems = [channel.problem for channel in self._channels() if channel.problem is not None]

@@ -10,7 +10,8 @@ from typing import Any
 from ophyd import EpicsSignal
 from ophyd.utils import DisconnectedError
 
-from .flight import BUSY, DONE, PUT_NORMAL, Flight, Reading, State
+from .channel import ArrayChannel, BusyChannel
+from .flight import BUSY, DONE, PUT_NORMAL, Flight, FlightRefused, Reading, State
 from .flyer import BusyFlyer, state_of
 
 __all__ = ["PollingFlyer"]
@@ -44,8 +45,15 @@ class PollingFlyer(BusyFlyer):
         super().__init__(prefix, name=name, **kwargs)
 
     def _open_busy(self) -> None:
-        self._channel = None
         self._read_wanted = False
+
+    def _channels(self) -> list[ArrayChannel | BusyChannel]:
+        return list(self._columns.values())
+
+    def _refuse_unusable(self) -> None:
+        super()._refuse_unusable()
+        if self._state.connected and len(self._state.enum_strs or ()) not in (1, 2):
+            raise FlightRefused(f"{self.name}: {self._state.pvname} is no busy record: a binary (busy or bo) is needed")
 
     def _launch(self, flight: Flight) -> None:
         thread = threading.Thread(target=self._poll, args=(flight,), name=f"{self.name} polls", daemon=True)

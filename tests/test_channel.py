@@ -165,12 +165,13 @@ def test_two_channels_to_one_record(channel: BusyChannel, listener: Listener) ->
     assert listener.next()[1].value == DONE, "the first still hears"
 
 
-@pytest.mark.parametrize("record", ["duration", "fault"])
-def test_what_is_no_binary_is_unusable(record: str, listener: Listener) -> None:
+@pytest.mark.parametrize(("record", "what"), [("duration", "it is a DOUBLE"), ("fault", "it has 8 states")])
+def test_what_is_no_binary_is_unusable(record: str, what: str, listener: Listener) -> None:
     channel = BusyChannel(f"{PREFIX}{record}", listener)
     kind, problem = listener.next()
     assert kind == "unusable"
     assert problem == channel.problem
+    assert what in problem
     channel.close()
 
 

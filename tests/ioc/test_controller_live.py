@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import re
 import signal
 import subprocess
@@ -71,7 +72,10 @@ def get(name: str) -> Any:
 
 def look(name: str) -> tuple[Any, float]:
     """Value and stamp, asked of the IOC now."""
-    said = _pv(name).get_with_metadata(form="time", use_monitor=False, timeout=PATIENCE)
+    from epics import ca
+
+    chid = _pv(name).chid  # PV.get of an array asks for as many elements as the last event had
+    said = ca.get_with_metadata(chid, ftype=ca.promote_type(chid, use_time=True), timeout=PATIENCE)
     return _own(name, said["value"]), said["timestamp"]
 
 
@@ -140,6 +144,28 @@ def fly_often(times: int) -> list[float]:
         wait_for(BUSY, 0, number + 1)
     busy, done = ([stamp for _, value, stamp in events(BUSY) if value == wanted] for wanted in (1, 0))
     return [end - begin for begin, end in zip(busy, done, strict=True)]
+
+
+def hammer(times: int) -> tuple[int, int]:
+    """Write Done anywhere into flights; how often it came before theirs, and arrays written outside of a flight."""
+    rng = random.Random(4)
+    stopped = late = 0
+    watch(BUSY, "message", *ARRAYS)
+    for _ in range(times):
+        put_in_one_breath(1)
+        end = time.perf_counter() + rng.uniform(0.0, 2e-3)
+        while time.perf_counter() < end:
+            pass  # so short that no sleep would do
+        put_in_one_breath(0)
+        wait_for(BUSY, 0)
+        busy = 0
+        with _news:
+            for name, value, _ in _events:
+                busy = value if name == BUSY else busy
+                late += name in ARRAYS and not busy
+                stopped += name == "message" and value.startswith("stopped")
+            _events.clear()
+    return stopped, late
 
 
 def begin(settings: dict[str, float], *more: str) -> None:
@@ -479,6 +505,16 @@ def test_a_plain_done_of_another_client_ends_the_flight(host: Host, other_client
         assert all(host.client(get, name).tobytes() == before[name].tobytes() for name in ARRAYS)
     assert [value for _, value, _ in host.client(events, BUSY)] == [1, 0]
     check_flight(host.client(fly, {}))
+
+
+def test_in_the_ioc_nothing_is_written_after_anybodys_done() -> None:
+    """There the record is locked between question and put. (Channel Access has no lock.)"""
+    with hosting("ioc") as host:
+        host.client(configure, {"npts": 9, "duration": 1e-3, "fill": 1})
+        stopped, late = host.client(hammer, 500)
+        assert stopped > 0
+        assert late == 0
+        check_flight(host.client(fly, {}))
 
 
 def test_busy_again_while_busy_does_not_restart(client: Client) -> None:
