@@ -16,6 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         status: int = arguments.command(arguments)
     except KeyboardInterrupt:
+        print("\nStopped.")
         return 130
     except ModuleNotFoundError as missing:
         return _complain(f"{missing.name} is not installed: pip install 'busy_callback_flyer[demo]'")
@@ -62,12 +63,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _number(kind: type[int] | type[float], least: int) -> Callable[[str], float]:
     def parse(text: str) -> float:
-        value = kind(text)
+        try:
+            value = kind(text)
+        except ValueError:
+            value = -1
         if not least <= value < float("inf"):
-            raise ValueError(text)
+            raise argparse.ArgumentTypeError(f"must be a number, {least} or more, not {text!r}")
         return value
 
-    parse.__name__ = f"number, {least} or more:"  # argparse says "invalid <this> value"
     return parse
 
 

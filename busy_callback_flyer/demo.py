@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
+import signal
 import statistics
 import sys
 from pathlib import Path
@@ -17,6 +19,8 @@ from tqdm import tqdm
 from .ioc import EmbeddedIOC
 
 if TYPE_CHECKING:
+    from bluesky import RunEngine
+
     from .flight import Timeline
     from .flyer import BusyFlyer
 
@@ -56,7 +60,7 @@ def run(*, points: int, duration: float, flights: int, plot: Path) -> None:
     # whose server goes first complains.
     atexit.register(ioc.stop)
     os.environ.update(ioc.client_environment)
-    console.print(f"An EPICS IOC runs on 127.0.0.1:{ioc.port}: {PREFIX}mybusy, its arrays, its controller.\n")
+    console.print(f"An EPICS IOC runs on 127.0.0.1:{ioc.port}: {PREFIX}mybusy, its arrays, its controller.")
 
     from .flyer import BusyFlyer
     from .polling import PollingFlyer
@@ -64,6 +68,7 @@ def run(*, points: int, duration: float, flights: int, plot: Path) -> None:
     flyers = [BusyFlyer(PREFIX, name="ifly"), PollingFlyer(PREFIX, name="ifly")]
     for flyer in flyers:
         flyer.wait_for_connection(timeout=10)
+    console.print(f"Flying {flights} times by each flyer, {duration:g} s a flight.")
     session = _Session(console, points, duration, flights)
     session.fly(flyers)
     session.show()
@@ -80,26 +85,49 @@ class _Session:
         self.durations = [duration + 0.05 * number / flights for number in range(flights)]
         self.pages: list[dict[str, Any]] = []
         self.timelines: dict[str, list[Timeline]] = {}
+        self._interrupted = False
 
     def fly(self, flyers: list[BusyFlyer]) -> None:
         """Every flyer in turn, flight by flight."""
-        import bluesky.plans as bp
         import epics
         from bluesky import RunEngine
 
-        run_engine = RunEngine({})
+        # Ctrl-C ends the demo: no plan is to be resumed, as the RunEngine's own handler would have it.
+        run_engine = RunEngine({}, context_managers=[])
         run_engine.subscribe(lambda name, page: self.pages.append(page), "event_page")
+        signal.signal(signal.SIGINT, lambda *_: self._land(flyers))
         for record, value in {"npts": self.points, "fill": 1}.items():
             epics.caput(f"{PREFIX}{record}", value, wait=True)
         for number, duration in enumerate(self.durations, start=1):
             epics.caput(f"{PREFIX}duration", duration, wait=True)
             for flyer in flyers:
-                kind = type(flyer).__name__
-                label = f"{kind:12} {number}/{len(self.durations)}"
-                run_engine.waiting_hook = _Progress(flyer, self.points, label)  # type: ignore[assignment]
-                run_engine(bp.fly([flyer]))
-                self.timelines.setdefault(kind, []).append(flyer.timeline)
+                self._fly_once(run_engine, flyer, f"{number}/{len(self.durations)}")
         self.console.print()
+
+    def _fly_once(self, run_engine: RunEngine, flyer: BusyFlyer, number: str) -> None:
+        import bluesky.plans as bp
+        from bluesky.utils import FailedStatus
+
+        kind = type(flyer).__name__
+        progress = _Progress(flyer, self.points, f"{kind:12} {number}")
+
+        def waiting(statuses: object) -> None:
+            progress(statuses)
+            if self._interrupted:  # it was on its way when Ctrl-C came
+                flyer.stop()
+
+        run_engine.waiting_hook = waiting  # type: ignore[assignment]
+        try:
+            run_engine(bp.fly([flyer]))
+        except FailedStatus as failure:
+            raise KeyboardInterrupt if self._interrupted else failure.__cause__ or failure from None
+        self.timelines.setdefault(kind, []).append(flyer.timeline)
+
+    def _land(self, flyers: list[BusyFlyer]) -> None:
+        self._interrupted = True
+        logging.getLogger("bluesky").setLevel(logging.CRITICAL)  # that its plan fails is what we want
+        for flyer in flyers:
+            flyer.stop()
 
     def show(self) -> None:
         """Print what a first flight brought, and how both compare."""
@@ -163,7 +191,8 @@ class _Progress:
             self._counter.subscribe(self._count, run=False)
         elif statuses is None and self._bar is not None:
             self._counter.clear_sub(self._count)
-            self._bar.n = self._points
+            if "finished" in self._flyer.timeline:
+                self._bar.n = self._points  # the last counts may still be under way
             self._bar.close()
             self._bar = None
 

@@ -68,6 +68,17 @@ def test_demo(tmp_path: Path) -> None:
     assert not re.search("warning|traceback|exception|error", done.stdout, re.IGNORECASE)
 
 
+@pytest.mark.parametrize("moment", ["An EPICS IOC runs", "Flying"])
+def test_ctrl_c_ends_the_demo(moment: str) -> None:
+    with running("demo", "--duration=60", until=moment) as (process, _):
+        (server,) = psutil.Process(process.pid).children()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(TIMEOUT) == 130
+        assert process.stdout is not None
+        assert process.stdout.read().split("\n")[-2] == "Stopped."
+        assert not server.is_running()
+
+
 def test_demo_listens_on_loopback_only() -> None:
     with running("demo", "--flights=1", "--duration=30", until="An EPICS IOC runs") as (process, _):
         sockets = listening(psutil.Process(process.pid))
@@ -136,7 +147,7 @@ def test_controller_beside_an_ioc() -> None:
         (["controller", "nowhere:"], "nowhere:mybusy"),
         ([], "COMMAND"),
     ],
-    ids=" ".join,
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_bad_input_is_refused_in_a_sentence(arguments: list[str], words: str, ioc: object) -> None:
     environment = dict(os.environ)  # of the tests' IOC: nothing else is searched for
