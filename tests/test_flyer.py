@@ -116,11 +116,19 @@ def test_kickoff_waits_for_nobody(flyer: BusyFlyer, ioc: EmbeddedIOC) -> None:
     status.wait(TIMEOUT)
 
 
-def test_two_hundred_short_flights(flyer: BusyFlyer, controller: Controller) -> None:
-    """None hangs, none finishes before its Done, and no thread is made for one."""
+def test_two_hundred_short_flights(flyer: BusyFlyer, controller: Controller, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None hangs, none finishes before its Done, and no thread is started for one."""
     controller(npts=3, duration=0.005)
     flyer.kickoff().wait(TIMEOUT)  # whatever is started once is started by now
-    threads = {thread.ident for thread in threading.enumerate()}
+    look(BUSY_PV)
+    started: list[threading.Thread] = []
+    start = threading.Thread.start
+
+    def count_and_start(thread: threading.Thread) -> None:
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", count_and_start)
     stamps = set()
     for _ in range(200):
         flyer.kickoff().wait(TIMEOUT)
@@ -129,8 +137,8 @@ def test_two_hundred_short_flights(flyer: BusyFlyer, controller: Controller) -> 
         # pyepics rounds stamps to microseconds
         assert stamp == pytest.approx(flyer.timeline["done"].stamp, abs=2e-6), "finished by another Done"
         stamps.add(stamp)
-        assert {thread.ident for thread in threading.enumerate()} <= threads
     assert len(stamps) == 200
+    assert started == []
 
 
 def test_zero_length_flights(flyer: BusyFlyer, controller: Controller) -> None:
