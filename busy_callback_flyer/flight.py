@@ -264,8 +264,11 @@ class Flight:
         self._state_since = 0.0
         self._put_at = 0.0
         self._busy: Reading | None = None
+        self._busy_by_read = False  # a Done event after that may be an older one
         self._done_at: float | None = None
+        self._ask_at: float | None = None  # when a read is due
         self._callback_back = False
+        self._stamps_move = True
         self._rejoined = False  # our put-callback went down with an earlier connection
         self._read_pending = False
 
@@ -322,6 +325,8 @@ class Flight:
         if self.state is State.SENT and reading.value == BUSY:  # we took off from Done
             self._see_busy(reading, now)
             return self._weigh(now)
+        if self.state is State.FLYING and reading.value == BUSY and self._busy_by_read:
+            self._see_busy(reading, now)
         if self.state is State.FLYING and reading.value == DONE and self._done_at is None:
             self._see_done(reading, now)
             return self._weigh(now)
@@ -342,9 +347,10 @@ class Flight:
     def read_answers(self, reading: Reading | None, now: float) -> Orders:
         """The read that was ordered came back; None: it failed."""
         self._read_pending = False
-        if reading is None and self._done_at is not None:
-            self._done_at = now  # once more, after another moment of grace
-        if reading is None or self.state not in (State.SENT, State.FLYING):
+        if self.state not in (State.SENT, State.FLYING):
+            return _NOTHING
+        if reading is None:
+            self._ask_at = now + CALLBACK_GRACE
             return _NOTHING
         if reading.value == DONE:
             if "done" not in self.timeline:
@@ -352,14 +358,18 @@ class Flight:
             return self._finish(now)
         if self.state is State.SENT:
             self._see_busy(reading, now)
+            self._busy_by_read = True
         self._done_at = None
         self.timeline.forget("done")
+        if self._last is not None and self._last.value == DONE:  # that may be the newer news
+            self._ask_at = now + CALLBACK_GRACE
         return _NOTHING
 
     def connection_lost(self, now: float) -> Orders:
         """The channel was disconnected."""
         self._last = None
-        if self.over or self.state in (State.NEW, State.LOST):
+        self._read_pending = False
+        if self.over or self.state in (State.NEW, State.CONNECTING, State.LOST):
             return _NOTHING
         if not self.airborne:
             return self._enter(State.CONNECTING, now)
@@ -376,10 +386,10 @@ class Flight:
             return self._on_ground(reading, now)
         if self.state is not State.LOST:  # we knew already: the news was under way at kickoff
             return self.record_says(reading, now)
-        if self._busy is None or reading.value != BUSY or reading.stamp != self._busy.stamp:
-            said = "Busy in another flight" if reading.value == BUSY else "Done"
+        if self._busy is None or reading.value != BUSY or reading.stamp != self._busy.stamp or not self._stamps_move:
+            said = "Busy, maybe in another flight" if reading.value == BUSY else "Done"
             return self._fail(FlightLost, now, f"the connection was lost, and the record came back {said}: fly again")
-        self._done_at, self._callback_back, self._rejoined = None, False, True
+        self._done_at, self._ask_at, self._callback_back, self._rejoined = None, None, False, True
         return self._enter(State.FLYING, now)
 
     def deadline(self, now: float) -> Orders:
@@ -422,8 +432,8 @@ class Flight:
         return (Order.PUT_BUSY,)
 
     def _see_busy(self, reading: Reading, now: float) -> None:
-        self._busy = reading
-        moved = self.before is None or reading.stamp > self.before.stamp
+        self._busy, self._busy_by_read = reading, False
+        moved = self._stamps_move = self.before is None or reading.stamp > self.before.stamp
         self.timeline.mark("busy", now, reading.stamp if moved else None)
         self.timeline.t0_note = (
             "IOC stamp of Busy" if moved else "client's time of the put: the IOC's stamps stand still"
@@ -431,14 +441,14 @@ class Flight:
         self._enter(State.FLYING, now)
 
     def _see_done(self, reading: Reading, now: float) -> None:
-        self._done_at = now
+        self._done_at, self._ask_at = now, now + CALLBACK_GRACE
         self.timeline.mark("done", now, reading.stamp)
 
     def _weigh(self, now: float) -> Orders:
         """Is the evidence complete? If not, what would complete it?"""
-        if self._callback_back and self._done_at is not None:
+        if self._callback_back and self._done_at is not None and not self._busy_by_read:
             return self._finish(now)
-        if self._callback_back and self._busy is None:
+        if self._callback_back and (self._busy is None or self._done_at is not None):
             return self._read()
         if self._rejoined and self._done_at is not None:
             return self._read()
@@ -447,7 +457,7 @@ class Flight:
     def _read(self) -> Orders:
         if self._read_pending:
             return _NOTHING
-        self._read_pending = True
+        self._read_pending, self._ask_at = True, None
         return (Order.READ,)
 
     def _finish(self, now: float) -> Orders:
@@ -477,7 +487,7 @@ class Flight:
     def _deadlines(self) -> list[tuple[float, _Deadline]]:
         options, since = self.options, self._state_since
         if self.state is State.CONNECTING:
-            return [(self._kickoff_at + options.start_timeout, self._no_connection)]
+            return [(since + options.start_timeout, self._no_connection)]
         if self.state is State.CLEARING:
             return [(since + options.start_timeout, self._not_cleared)] if options.when_busy == "reset" else []
         if self.state is State.SETTLING:
@@ -491,8 +501,8 @@ class Flight:
             times.append((since + options.reconnect_timeout, self._not_back))
         if self.state is State.SENT and not self._callback_back:
             times.append((self._put_at + options.start_timeout, self._no_sign_of_life))
-        if self.state is State.FLYING and self._done_at is not None and not self._read_pending:
-            times.append((self._done_at + CALLBACK_GRACE, lambda now: self._read()))
+        if self.state in (State.SENT, State.FLYING) and self._ask_at is not None and not self._read_pending:
+            times.append((self._ask_at, lambda now: self._read()))
         return times
 
     def _no_connection(self, now: float) -> Orders:

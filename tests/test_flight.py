@@ -108,6 +108,7 @@ def test_read_that_answers_busy_means_flying() -> None:
     flight.put_returned(PUT_NORMAL, "", 0.1)
     assert flight.read_answers(BUSY_SEEN, 0.2) == ()
     assert flight.state is State.FLYING
+    assert flight.record_says(BUSY_SEEN, 0.3) == ()
     assert flight.record_says(DONE_SEEN, 1.0) == (Order.SETTLE,)
 
 
@@ -138,6 +139,41 @@ def test_failed_read_after_grace_is_tried_again_later() -> None:
     assert flight.next_deadline == pytest.approx(1.25 + 15), "there is nobody to read from"
 
 
+def test_read_overtaken_by_done_is_asked_again() -> None:
+    """The answer Busy comes after a Done event that is newer: nobody would tell again."""
+    flight = flying()
+    flight.record_says(DONE_SEEN, 1.0)
+    flight.deadline(1.1)
+    assert flight.read_answers(BUSY_SEEN, 1.2) == ()
+    assert flight.deadline(1.2 + CALLBACK_GRACE) == (Order.READ,)
+    assert flight.read_answers(DONE_SEEN, 1.4) == (Order.SETTLE,)
+
+
+def test_done_event_behind_a_read_that_answered_busy_is_checked() -> None:
+    """Events may lag behind reads: that Done can be from before our put."""
+    flight = launched()
+    flight.put_returned(PUT_NORMAL, "", 0.1)
+    assert flight.read_answers(BUSY_SEEN, 0.2) == ()
+    assert flight.record_says(Reading(DONE, 1000.5), 0.3) == (Order.READ,)
+    assert not flight.over
+
+
+def test_failed_read_is_tried_again_where_busy_is_unseen() -> None:
+    flight = launched()
+    flight.put_returned(PUT_NORMAL, "", 0.1)
+    flight.read_answers(None, 0.2)
+    assert flight.deadline(0.2 + CALLBACK_GRACE) == (Order.READ,)
+
+
+def test_stamps_that_stand_still_identify_no_flight() -> None:
+    flight = launched()
+    still = Reading(BUSY, GROUND.stamp)
+    flight.record_says(still, 0.1)
+    flight.connection_lost(1.0)
+    assert flight.connected(still, 2.0) == (Order.SETTLE,)
+    assert_failed(flight, FlightLost)
+
+
 def test_done_of_another_client_does_not_finish() -> None:
     flight = flying()
     flight.record_says(DONE_SEEN, 1.0)
@@ -145,7 +181,7 @@ def test_done_of_another_client_does_not_finish() -> None:
     assert flight.read_answers(Reading(BUSY, 1002.5), 1.2) == ()
     assert not flight.over
     assert "done" not in flight.timeline
-    assert flight.next_deadline is None
+    flight.record_says(Reading(BUSY, 1002.5), 1.25)
     flight.record_says(Reading(DONE, 1003.0), 2.0)
     assert flight.put_returned(PUT_NORMAL, "", 2.01) == (Order.SETTLE,)
 
