@@ -30,6 +30,7 @@ from busy_callback_flyer import (
     Waveform,
     channel,
 )
+from busy_callback_flyer.flight import PUT_NORMAL
 from busy_callback_flyer.ioc import EmbeddedIOC
 
 from .conftest import PREFIX, look
@@ -244,6 +245,38 @@ def test_nothing_before_the_flight_is_done(flyer: BusyFlyer, controller: Control
     flyer.stop()
     with pytest.raises(FlightAborted):
         status.wait(TIMEOUT)
+
+
+def test_kickoff_forgets_before_it_refuses(flyer: BusyFlyer) -> None:
+    flyer.kickoff().wait(TIMEOUT)
+    flyer.complete().wait(TIMEOUT)
+    flyer.page_size = 0
+    with pytest.raises(ValueError, match="page_size"):
+        flyer.kickoff()
+    flyer.page_size = 10
+    assert list(flyer.collect_pages()) == []
+
+
+def test_late_answer_to_an_earlier_flight_is_not_ours(
+    flyer: BusyFlyer, controller: Controller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    controller(duration=60)
+    answers: list[Callable[[int], None]] = []
+    put_callback = flyer._channel.put_callback
+
+    def keep_answer(value: int, answer: Callable[[int], None]) -> None:
+        answers.append(answer)
+        put_callback(value, answer)
+
+    monkeypatch.setattr(flyer._channel, "put_callback", keep_answer)
+    for _ in range(2):
+        flyer.stop()
+        look(BUSY_PV)
+        status = flyer.kickoff()
+    look(BUSY_PV)  # Busy is put by now
+    answers[0](PUT_NORMAL)
+    assert "callback" not in flyer.timeline
+    assert not status.done
 
 
 def test_complete_without_kickoff(flyer: BusyFlyer) -> None:
