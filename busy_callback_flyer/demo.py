@@ -68,7 +68,6 @@ def run(*, points: int, duration: float, flights: int, plot: Path) -> None:
     flyers = [BusyFlyer(PREFIX, name="ifly"), PollingFlyer(PREFIX, name="ifly")]
     for flyer in flyers:
         flyer.wait_for_connection(timeout=10)
-    console.print(f"Flying {flights} times by each flyer, {duration:g} s a flight.")
     session = _Session(console, points, duration, flights)
     session.fly(flyers)
     session.show()
@@ -96,12 +95,14 @@ class _Session:
         run_engine = RunEngine({}, context_managers=[])
         run_engine.subscribe(lambda name, page: self.pages.append(page), "event_page")
         signal.signal(signal.SIGINT, lambda *_: self._land(flyers))
+        flights = len(self.durations)
+        self.console.print(f"Flying {flights} times by each flyer, {self.durations[0]:g} s a flight or a little more.")
         for record, value in {"npts": self.points, "fill": 1}.items():
             epics.caput(f"{PREFIX}{record}", value, wait=True)
         for number, duration in enumerate(self.durations, start=1):
             epics.caput(f"{PREFIX}duration", duration, wait=True)
             for flyer in flyers:
-                self._fly_once(run_engine, flyer, f"{number}/{len(self.durations)}")
+                self._fly_once(run_engine, flyer, f"{number}/{flights}")
         self.console.print()
 
     def _fly_once(self, run_engine: RunEngine, flyer: BusyFlyer, number: str) -> None:

@@ -29,7 +29,13 @@ def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
 def running(*arguments: str, until: str, env: dict[str, str] = NO_EPICS) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A command in the background, and what it printed until it said `until`."""
     process = subprocess.Popen(
-        [COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env
+        [COMMAND, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=env,
+        # Where the tests run in a shell's background, SIGINT is ignored, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     printed = ""
