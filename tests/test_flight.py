@@ -214,7 +214,9 @@ def test_back_busy_with_the_same_stamp_flies_on() -> None:
 
 
 @pytest.mark.parametrize(
-    "back", [DONE_SEEN, Reading(BUSY, 1009.0), Reading(DONE, EPICS_EPOCH, severity=3)], ids=["done", "other", "booted"]
+    "back",
+    [DONE_SEEN, Reading(DONE, BUSY_SEEN.stamp), Reading(BUSY, 1009.0), Reading(DONE, EPICS_EPOCH, severity=3)],
+    ids=["done", "done, same stamp", "other", "booted"],
 )
 def test_back_as_something_else_is_lost_at_once(back: Reading) -> None:
     flight = flying()
