@@ -174,6 +174,8 @@ class BusyFlyer(Device):
         flight = Flight(pv, options, clock_offset=time.time() - time.monotonic())
         sortie = _Sortie(flight, FlightStatus(self))
         with self._lock:
+            if self._sortie is not None:
+                raise RuntimeError(f"{self.name} was kicked off by another thread at the same time")
             self._sortie = sortie
         self._launch(flight)
         return sortie.kickoff

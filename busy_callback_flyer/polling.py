@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import threading
 import weakref
+from contextlib import suppress
 from typing import Any
 
 from ophyd import EpicsSignal
@@ -61,8 +62,9 @@ class PollingFlyer(BusyFlyer):
         thread.start()
 
     def _poll(self, flight: Flight) -> None:
-        self._put_done()  # as the tutorial does: it may have been left Busy
         self._witness(flight, lambda flight, now: flight.kickoff(now, None))
+        with suppress(TimeoutError, DisconnectedError):  # then start_timeout tells
+            self._put_done()  # as the tutorial does: it may have been left Busy
         while not _exiting.is_set():
             self._look(flight)
             if flight.over:

@@ -9,6 +9,7 @@ import bluesky.plans as bp
 import epics
 import pytest
 from bluesky import RunEngine
+from ophyd import Component, EpicsSignal
 
 from busy_callback_flyer import BusyFlyer, FlightAborted, FlightTimeout, PollingFlyer
 
@@ -71,6 +72,14 @@ def test_puts_done_first(make_flyer: MakeFlyer, controller: Controller) -> None:
     controller()
     flyer = make_flyer(PollingFlyer)
     flyer.kickoff().wait(TIMEOUT)
+
+
+def test_absent_busy_times_out() -> None:
+    class Lost(PollingFlyer):
+        busy = Component(EpicsSignal, "nowhere")
+
+    with pytest.raises(FlightTimeout, match=f"{PREFIX}nowhere: not connected"):
+        Lost(PREFIX, name="lost", start_timeout=0.2).kickoff().wait(TIMEOUT)
 
 
 def test_stop(make_flyer: MakeFlyer, controller: Controller) -> None:
