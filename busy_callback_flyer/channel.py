@@ -1,18 +1,21 @@
-"""A flyer's own lines to its records, direct on the libca that pyepics loaded.
+"""A flyer's own lines to its records: direct on libca, or by any ophyd signal.
 
-Each flyer has channels of its own, because a second put-callback on a channel where one is
-pending blocks everything else of that IOC. Its handlers run in libca's own thread and
-decode no more than is needed; what they call must not block and makes no blocking
-Channel Access call.
+Both ways tell a `BusyListener` the same, and take the same requests, none of which blocks.
 
-What libca demands, and where it is met here:
+*Direct* (`BusyChannel`, `ArrayChannel`): each flyer has channels of its own, because a second
+put-callback on a channel where one is pending blocks everything else of that IOC. Handlers
+run in libca's own thread and decode no more than is needed; what they call must not block
+and makes no blocking Channel Access call. What libca demands of them, besides what
+``libca.py`` sees to:
 
-* calls only from a thread that is attached to the channel's context (`_LibCA.attached`);
 * a request made inside a callback is not sent before somebody flushes: each one does;
 * a ctypes callback must outlive the last event: there are three, made once for the process,
   that find their channel by a number, so that a late event of a closed channel finds none;
-* own argument types on an own handle: set on pyepics' handle they break its puts;
 * everything is cleared before pyepics shuts libca down at exit.
+
+*By signals* (`BusySignal`, `ArraySignal`): for other control layers and fake devices. One
+worker thread a flyer carries everything, in order: news, puts and reads, which may block.
+Nobody tells there what became of a put, see `Flight.put_returned`.
 """
 
 from __future__ import annotations
@@ -24,17 +27,19 @@ import itertools
 import logging
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import ophyd  # noqa: F401 - before epics: it chooses the libca that pyepics loads
+from epics import dbr
+from ophyd import EpicsSignalRO
+from ophyd.signal import EpicsSignalBase, Signal
+from ophyd.utils import DisconnectedError, ReadOnlyError
 
-# isort: split
-from epics import ca, dbr
-
-from .flight import EPICS_EPOCH, Reading
+from . import libca
+from .flight import BUSY, DONE, PUT_DISCONNECTED, PUT_REFUSED, Reading
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +62,7 @@ class ArrayReading(NamedTuple):
 
 
 class BusyListener(Protocol):
-    """Who hears from a `BusyChannel`, in libca's thread."""
+    """Who hears from a line to a busy record: in libca's thread, or in a signal's worker."""
 
     def connected(self, reading: Reading) -> None:
         """The record is connected and found to be a binary; this is what it says."""
@@ -72,81 +77,38 @@ class BusyListener(Protocol):
         """The PV that connected can be no busy record."""
 
 
-# libca, as little of it as is needed
+PutAnswer = Callable[[int | None, str], None]
+"""Takes what became of a put-callback: its Channel Access status, None where nobody tells, and a text."""
 
-
-class _EventArgs(ctypes.Structure):
-    _fields_ = (
-        ("usr", ctypes.c_void_p),
-        ("chid", ctypes.c_void_p),
-        ("type", ctypes.c_long),
-        ("count", ctypes.c_long),
-        ("dbr", ctypes.c_void_p),
-        ("status", ctypes.c_int),
-    )
-
-
-class _ConnectionArgs(ctypes.Structure):
-    _fields_ = (("chid", ctypes.c_void_p), ("op", ctypes.c_long))
-
-
-class _Time(ctypes.Structure):
-    """What the DBR_TIME structures have in common."""
-
-    _fields_ = (
-        ("status", ctypes.c_int16),
-        ("severity", ctypes.c_int16),
-        ("seconds", ctypes.c_uint32),
-        ("nanoseconds", ctypes.c_uint32),
-    )
-
-    @property
-    def stamp(self) -> float:
-        return float(EPICS_EPOCH + self.seconds + 1e-9 * self.nanoseconds)
-
-
-class _TimeEnum(_Time):
-    _fields_ = (("padding", ctypes.c_int16), ("value", ctypes.c_uint16))  # type: ignore[assignment]
-
-
-class _CtrlEnum(ctypes.Structure):
-    """The head of dbr_ctrl_enum."""
-
-    _fields_ = (("status", ctypes.c_int16), ("severity", ctypes.c_int16), ("strings", ctypes.c_int16))
-
-
-_EventHandler = ctypes.CFUNCTYPE(None, _EventArgs)
-_ConnectionHandler = ctypes.CFUNCTYPE(None, _ConnectionArgs)
-
-_Answer = Callable[[_EventArgs], None]
+_Answer = Callable[[libca.EventArgs], None]
 
 _numbers = itertools.count(1)  # libca hands them back to us; 0 would come back as None
 _channels: weakref.WeakValueDictionary[int, _Channel] = weakref.WeakValueDictionary()
 _answers: dict[int, _Answer] = {}  # to requests under way
 
 
-@_ConnectionHandler
-def _on_connection(args: _ConnectionArgs) -> None:
+@libca.ConnectionHandler
+def _on_connection(args: libca.ConnectionArgs) -> None:
     try:
-        channel = _channels.get(_libca().ca_puser(args.chid))
+        channel = _channels.get(libca.library().ca_puser(args.chid))
         if channel is not None:
             channel._connection_changed(args.op == dbr.OP_CONN_UP)
     except Exception:
         logger.exception("a connection handler failed")
 
 
-@_EventHandler
-def _on_event(args: _EventArgs) -> None:
+@libca.EventHandler
+def _on_event(args: libca.EventArgs) -> None:
     try:
         channel = _channels.get(args.usr)
         if isinstance(channel, BusyChannel) and args.status == dbr.ECA_NORMAL and args.dbr:
-            channel._event(_TimeEnum.from_address(args.dbr))
+            channel._event(libca.TimeEnum.from_address(args.dbr))
     except Exception:
         logger.exception("a monitor handler failed")
 
 
-@_EventHandler
-def _on_answer(args: _EventArgs) -> None:
+@libca.EventHandler
+def _on_answer(args: libca.EventArgs) -> None:
     try:
         answer = _answers.pop(args.usr, None)
         if answer is not None:
@@ -155,84 +117,18 @@ def _on_answer(args: _EventArgs) -> None:
         logger.exception("the handler of an answer failed")
 
 
-@functools.cache
-def _libca() -> Any:
-    """An own handle of the library that pyepics loaded, with argument types."""
-    if ca.libca is None:
-        ca.initialize_libca()
-    lib = ctypes.CDLL(ca.libca._name)
-    chid, handle, number = ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p
-    dbr_type, count = ctypes.c_long, ctypes.c_ulong
-    prototypes: dict[str, tuple[Any, tuple[Any, ...]]] = {
-        "ca_current_context": (ctypes.c_void_p, ()),
-        "ca_attach_context": (ctypes.c_int, (ctypes.c_void_p,)),
-        "ca_detach_context": (None, ()),
-        "ca_create_channel": (
-            ctypes.c_int,
-            (ctypes.c_char_p, _ConnectionHandler, number, ctypes.c_uint, ctypes.POINTER(chid)),
-        ),
-        "ca_clear_channel": (ctypes.c_int, (chid,)),
-        "ca_puser": (ctypes.c_void_p, (chid,)),
-        "ca_field_type": (ctypes.c_short, (chid,)),
-        "ca_element_count": (ctypes.c_ulong, (chid,)),
-        "ca_create_subscription": (
-            ctypes.c_int,
-            (dbr_type, count, chid, ctypes.c_long, _EventHandler, number, ctypes.POINTER(handle)),
-        ),
-        "ca_clear_subscription": (ctypes.c_int, (handle,)),
-        "ca_array_put": (ctypes.c_int, (dbr_type, count, chid, ctypes.c_void_p)),
-        "ca_array_put_callback": (
-            ctypes.c_int,
-            (dbr_type, count, chid, ctypes.c_void_p, _EventHandler, number),
-        ),
-        "ca_array_get_callback": (ctypes.c_int, (dbr_type, count, chid, _EventHandler, number)),
-        "ca_flush_io": (ctypes.c_int, ()),
-        "ca_message": (ctypes.c_char_p, (ctypes.c_long,)),
-    }
-    for name, (result, arguments) in prototypes.items():
-        function = getattr(lib, name)
-        function.restype, function.argtypes = result, arguments
-    # Registered after pyepics registered its own, so it runs before.
-    atexit.register(_close_all)
-    return lib
-
-
-@contextmanager
-def _attached() -> Iterator[Any]:
-    """libca, with the calling thread attached to the context that pyepics made first."""
-    lib, ours = _libca(), ca.initial_context
-    current = lib.ca_current_context()
-    if current == ours:
-        yield lib
-        return
-    if current is not None:
-        lib.ca_detach_context()
-    _must(lib.ca_attach_context(ours), "attach a thread to Channel Access")
-    try:
-        yield lib
-    finally:
-        lib.ca_detach_context()
-        if current is not None:
-            lib.ca_attach_context(current)
-
-
-def status_text(status: int) -> str:
-    """What libca says of one of its status codes."""
-    text: bytes = _libca().ca_message(status)
-    return text.decode(errors="replace")
-
-
-def _must(status: int, what: str) -> None:
-    if status != dbr.ECA_NORMAL:
-        raise RuntimeError(f"could not {what}: {status_text(status)}")
-
-
 def _close_all() -> None:
     for channel in list(_channels.values()):
         channel.close()
 
 
-# Channels
+# Direct
+
+
+@functools.cache
+def _close_all_at_exit() -> None:
+    libca.library()  # pyepics registers its own with it, which is to run after ours
+    atexit.register(_close_all)
 
 
 class _Channel:
@@ -244,9 +140,13 @@ class _Channel:
         self._number = next(_numbers)
         self._chid = ctypes.c_void_p()
         self._ready = threading.Event()
+        self._guard = threading.Lock()
+        self._users = 0
+        self._closed = False
+        _close_all_at_exit()
         _channels[self._number] = self
-        with _attached() as lib:
-            _must(
+        with libca.attached() as lib:
+            libca.must(
                 lib.ca_create_channel(pv.encode(), _on_connection, self._number, 0, ctypes.byref(self._chid)),
                 f"create a channel to {pv}",
             )
@@ -265,8 +165,32 @@ class _Channel:
 
     def close(self) -> None:
         """Release the channel; no handler is called afterwards."""
-        self._finalizer()
         self._ready.clear()
+        _channels.pop(self._number, None)
+        with self._guard:
+            self._closed = True
+            in_use = self._users > 0
+        if not in_use:
+            self._finalizer()
+
+    @contextmanager
+    def _in_use(self) -> Iterator[Any]:
+        """libca, for a request on this channel; None where it is closed. Who uses it last releases it."""
+        with self._guard:
+            closed = self._closed
+            self._users += not closed
+        if closed:
+            yield None
+            return
+        try:
+            with libca.attached() as lib:
+                yield lib
+        finally:
+            with self._guard:
+                self._users -= 1
+                last = self._closed and self._users == 0
+            if last:
+                self._finalizer()
 
     def _connection_changed(self, up: bool) -> None:
         raise NotImplementedError
@@ -274,8 +198,10 @@ class _Channel:
     def _get(self, dbr_type: int, count: int, answer: _Answer) -> int:
         """Ask; `answer` is called in libca's thread. Returns the status of the asking."""
         number = next(_numbers)
-        _answers[number] = answer
-        with _attached() as lib:
+        with self._in_use() as lib:
+            if lib is None:
+                return PUT_DISCONNECTED
+            _answers[number] = answer
             status = lib.ca_array_get_callback(dbr_type, count, self._chid, _on_answer, number)
             lib.ca_flush_io()
         if status != dbr.ECA_NORMAL:
@@ -285,7 +211,7 @@ class _Channel:
 
 def _release(number: int, chid: ctypes.c_void_p) -> None:
     _channels.pop(number, None)
-    with _attached() as lib:
+    with libca.attached() as lib:
         lib.ca_clear_channel(chid)  # its subscriptions and requests go with it
         lib.ca_flush_io()
 
@@ -312,11 +238,12 @@ class BusyChannel(_Channel):
         self.reading: Reading | None = None
         self._listener = listener
         self._is_binary = False
+        self._pending: int | None = None
         super().__init__(pv)
-        with _attached() as lib:
+        with libca.attached() as lib:
             subscription = ctypes.c_void_p()
             mask = dbr.DBE_VALUE | dbr.DBE_ALARM
-            _must(
+            libca.must(
                 lib.ca_create_subscription(
                     dbr.TIME_ENUM, 1, self._chid, mask, _on_event, self._number, ctypes.byref(subscription)
                 ),
@@ -324,31 +251,50 @@ class BusyChannel(_Channel):
             )
             lib.ca_flush_io()
 
-    def put(self, value: int) -> int:
-        """Put without callback; returns libca's status of the sending."""
-        with _attached() as lib:
-            status = lib.ca_array_put(dbr.ENUM, 1, self._chid, ctypes.byref(ctypes.c_uint16(value)))
-            lib.ca_flush_io()
-        return int(status)
+    @property
+    def pending(self) -> bool:
+        """Whether a put-callback is under way: a second one would block the whole circuit."""
+        return self._pending is not None
 
-    def put_callback(self, value: int, answer: Callable[[int], None]) -> None:
-        """Put with callback; `answer` is called with the Channel Access status, once."""
-        number = next(_numbers)
-        _answers[number] = lambda args: answer(args.status)
-        with _attached() as lib:
-            status = lib.ca_array_put_callback(
-                dbr.ENUM, 1, self._chid, ctypes.byref(ctypes.c_uint16(value)), _on_answer, number
-            )
-            lib.ca_flush_io()
-        if status != dbr.ECA_NORMAL and _answers.pop(number, None) is not None:
-            answer(int(status))
+    def put(self, value: int) -> None:
+        """Put without callback."""
+        with self._in_use() as lib:
+            if lib is not None:
+                lib.ca_array_put(dbr.ENUM, 1, self._chid, ctypes.byref(ctypes.c_uint16(value)))
+                lib.ca_flush_io()
+
+    def put_callback(self, value: int, answer: PutAnswer) -> None:
+        """Put with callback; `answer` is called with the Channel Access status and its text, once."""
+        number = self._pending = next(_numbers)
+
+        def back(status: int) -> None:
+            if self._pending == number:
+                self._pending = None
+            answer(status, "" if status == dbr.ECA_NORMAL else libca.status_text(status))
+
+        status = PUT_DISCONNECTED
+        with self._in_use() as lib:
+            if lib is not None:
+                _answers[number] = lambda args: back(args.status)
+                status = lib.ca_array_put_callback(
+                    dbr.ENUM, 1, self._chid, ctypes.byref(ctypes.c_uint16(value)), _on_answer, number
+                )
+                lib.ca_flush_io()
+        if status != dbr.ECA_NORMAL:
+            _answers.pop(number, None)
+            back(int(status))
 
     def read(self, answer: Callable[[Reading | None], None]) -> None:
         """Ask the record itself; `answer` is called with what it says, None where it could not be had."""
 
-        def decode(args: _EventArgs) -> None:
-            good = args.status == dbr.ECA_NORMAL and args.dbr
-            answer(_reading(_TimeEnum.from_address(args.dbr)) if good else None)
+        def decode(args: libca.EventArgs) -> None:
+            if args.status != dbr.ECA_NORMAL or not args.dbr:
+                answer(None)
+                return
+            reading, known = _reading(libca.TimeEnum.from_address(args.dbr)), self.reading
+            if known is not None and reading.stamp > known.stamp:  # events can lag behind
+                self.reading = reading
+            answer(reading)
 
         if self._get(dbr.TIME_ENUM, 1, decode) != dbr.ECA_NORMAL:
             answer(None)
@@ -359,16 +305,16 @@ class BusyChannel(_Channel):
         if not up:
             self._listener.connection_lost()
             return
-        field_type = _libca().ca_field_type(self._chid)
+        field_type = libca.library().ca_field_type(self._chid)
         if field_type == dbr.ENUM:
             self._get(dbr.CTRL_ENUM, 1, self._judge_enum)
         else:
             self._refuse(f"it is a {dbr.Name(field_type)}")
 
-    def _judge_enum(self, args: _EventArgs) -> None:
+    def _judge_enum(self, args: libca.EventArgs) -> None:
         if args.status != dbr.ECA_NORMAL or not args.dbr:
             return  # disconnected again: it will be asked anew
-        strings = _CtrlEnum.from_address(args.dbr).strings
+        strings = libca.CtrlEnum.from_address(args.dbr).strings
         if strings > 2:
             self._refuse(f"it has {strings} states")
             return
@@ -385,7 +331,7 @@ class BusyChannel(_Channel):
         self._ready.set()
         self._listener.connected(reading)
 
-    def _event(self, event: _TimeEnum) -> None:
+    def _event(self, event: libca.TimeEnum) -> None:
         first = self.reading is None
         self.reading = reading = _reading(event)
         if not self._is_binary:
@@ -396,7 +342,7 @@ class BusyChannel(_Channel):
             self._listener.record_says(reading)
 
 
-def _reading(event: _TimeEnum) -> Reading:
+def _reading(event: libca.TimeEnum) -> Reading:
     return Reading(event.value, event.stamp, event.severity, event.status)
 
 
@@ -422,13 +368,13 @@ class ArrayChannel(_Channel):
     def fetch(self, answer: Callable[[ArrayReading | str], None]) -> None:
         """Ask for the array; `answer` gets it in libca's thread, or a sentence why it could not be had."""
 
-        def decode(args: _EventArgs) -> None:
+        def decode(args: libca.EventArgs) -> None:
             if args.status != dbr.ECA_NORMAL or not args.dbr:
-                answer(status_text(args.status))
+                answer(libca.status_text(args.status))
                 return
             dtype = _DTYPES[dbr.native_type(args.type)]
             raw = ctypes.string_at(args.dbr + dbr.value_offset[args.type], args.count * dtype.itemsize)
-            answer(ArrayReading(np.frombuffer(raw, dtype), _Time.from_address(args.dbr).stamp))
+            answer(ArrayReading(np.frombuffer(raw, dtype), libca.Time.from_address(args.dbr).stamp))
 
         if not self.ready or self.problem is not None:
             answer(self.problem or "it is not connected")
@@ -436,17 +382,319 @@ class ArrayChannel(_Channel):
         # A count of 0 asks for as many elements as the record holds now (NORD).
         status = self._get(self._type + dbr.TIME_STRING, 0, decode)
         if status != dbr.ECA_NORMAL:
-            answer(status_text(status))
+            answer(libca.status_text(status))
 
     def _connection_changed(self, up: bool) -> None:
         self._ready.clear()
         self.problem = None
         if not up:
             return
-        lib = _libca()
+        lib = libca.library()
         self._type = lib.ca_field_type(self._chid)
         self.size = lib.ca_element_count(self._chid)
         self.dtype = _DTYPES.get(self._type)
         if self.dtype is None:
             self.problem = f"{self.pv} holds {dbr.Name(self._type)}, and numbers are needed"
         self._ready.set()
+
+
+# By signals
+
+
+class Worker:
+    """The thread of one flyer that may wait for its signals; it starts with the first task."""
+
+    def __init__(self, name: str) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"{name} signals", initializer=_join_channel_access)
+        self._thread: int | None = None
+
+    @property
+    def here(self) -> bool:
+        """Whether this is its thread."""
+        return threading.get_ident() == self._thread
+
+    def do(self, task: Callable[[], None]) -> None:
+        """Do it soon, after what was asked for before."""
+        try:
+            self._pool.submit(self._guarded, task)
+        except RuntimeError:  # it was stopped, or the interpreter exits
+            logger.debug("a task came too late", exc_info=True)
+
+    def stop(self) -> None:
+        """Do what was asked for, and no more."""
+        self._pool.shutdown(wait=False)
+
+    def _guarded(self, task: Callable[[], None]) -> None:
+        self._thread = threading.get_ident()
+        try:
+            task()
+        except Exception:
+            logger.exception("a task of a signal failed")
+
+
+def _join_channel_access() -> None:
+    if Signal.cl.name == "pyepics":
+        from epics import ca
+
+        ca.use_initial_context()
+
+
+class BusySignal:
+    """A flyer's line to its busy record by an ophyd signal; the like of `BusyChannel`.
+
+    A signal's own subscribers hear the echo of its own puts, with the value asked for and the
+    client's clock. So an EPICS signal is listened to, and read, by further signals for the
+    same PV: a monitored one for the events, and one without monitor for fresh reads, as the
+    first keeps the stamp of the latest event. Of another signal what it says during our own
+    put is not heard; a read tells.
+
+    Parameters
+    ----------
+    signal : Signal
+        Of the busy record, what Busy and Done are put to.
+    worker : Worker
+        Where it is put to and asked, and where the listener is told.
+    listener : BusyListener
+        Who hears of it.
+    """
+
+    def __init__(self, signal: Signal, worker: Worker, listener: BusyListener) -> None:
+        self.pv: str = getattr(signal, "pvname", signal.name)
+        self.reading: Reading | None = None
+        self.problem: str | None = None
+        self.pending = False
+        self._worker = worker
+        self._listener = listener
+        self._signal = self._monitor = self._reader = signal
+        self._is_epics = isinstance(signal, EpicsSignalBase)
+        if self._is_epics:
+            self._monitor = EpicsSignalRO(self.pv, name=f"{signal.name}_monitor", auto_monitor=True)
+            self._reader = EpicsSignalRO(self.pv, name=f"{signal.name}_reader", auto_monitor=False)
+        self._ready = threading.Event()
+        self._epoch = 0  # of the connection
+        self._putting = False
+        self._monitor.subscribe(self._value_changed, run=False)
+        self._monitor.subscribe(self._metadata_changed, event_type=Signal.SUB_META, run=False)
+        self._worker.do(self._look)
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is connected and was looked at: `problem` says whether it is of use."""
+        return self._ready.is_set()
+
+    def wait_ready(self, timeout: float | None) -> bool:
+        """Wait until it is ready."""
+        return self._ready.wait(timeout)
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._ready.clear()
+        self._monitor.unsubscribe(self._value_changed)
+        self._monitor.unsubscribe(self._metadata_changed)
+
+    def put(self, value: int) -> None:
+        """Put without callback."""
+        self._worker.do(functools.partial(self._put, value))
+
+    def put_callback(self, value: int, answer: PutAnswer) -> None:
+        """Put with callback; `answer` is called when it is back, without a status."""
+        self._worker.do(functools.partial(self._put_and_answer, value, answer))
+
+    def read(self, answer: Callable[[Reading | None], None]) -> None:
+        """Ask the record itself; `answer` is called with what it says, None where it could not be had."""
+        self._worker.do(lambda: answer(self._ask()))
+
+    # In the worker's thread
+
+    def _put(self, value: int, **how: Any) -> None:
+        self._putting = True
+        try:
+            self._signal.put(value, **how)
+        except (TimeoutError, DisconnectedError) as error:
+            logger.info("%s: the put of %s failed: %s", self.pv, value, error)
+            raise
+        finally:
+            self._putting = False
+
+    def _put_and_answer(self, value: int, answer: PutAnswer) -> None:
+        if self.pending:
+            answer(PUT_REFUSED, "an earlier put-callback on this channel was never answered")
+            return
+        epoch, self.pending = self._epoch, self._is_epics
+
+        def back() -> None:
+            if epoch == self._epoch:  # else the loss was told already
+                self.pending = False
+                answer(None, "")
+
+        how = {"use_complete": True, "callback": lambda **_: self._worker.do(back)} if self._is_epics else {}
+        try:
+            self._put(value, **how)
+        except ReadOnlyError as error:
+            self.pending = False
+            answer(PUT_REFUSED, str(error))
+        except (TimeoutError, DisconnectedError) as error:
+            self.pending = False
+            answer(PUT_DISCONNECTED, str(error))
+        else:
+            if not self._is_epics:
+                back()
+
+    def _ask(self) -> Reading | None:
+        epoch = self._epoch
+        try:
+            how = {"as_string": False, "use_monitor": False} if self._is_epics else {}
+            value = self._reader.get(**how)
+        except (TimeoutError, DisconnectedError):
+            return None
+        reading = self._reading(value, self._reader.timestamp, self._reader.metadata)
+        return reading if epoch == self._epoch and self._monitor.connected else None
+
+    def _look(self) -> None:
+        """Where a connection brings no event: that of a fake signal, or one that was there before."""
+        if self.reading is None and self.problem is None and self._monitor.connected:
+            reading = self._ask()
+            if reading is not None:
+                self._event(reading)
+
+    def _event(self, reading: Reading) -> None:
+        first, self.reading = self.reading is None, reading
+        if first:
+            self._ready.set()
+            self._listener.connected(reading)
+        else:
+            self._listener.record_says(reading)
+
+    def _lost(self) -> None:
+        self._epoch += 1
+        self._ready.clear()
+        self.reading, self.problem, self.pending = None, None, False
+        self._listener.connection_lost()
+
+    def _reading(self, value: Any, stamp: float | None, metadata: dict[str, Any]) -> Reading | None:
+        number = self._number(value, metadata.get("enum_strs"))
+        if number is None or stamp is None:
+            return None
+        return Reading(number, stamp, int(metadata.get("severity") or 0), int(metadata.get("status") or 0))
+
+    def _number(self, value: Any, strings: Iterable[str] | None) -> int | None:
+        names = list(strings or ())
+        if isinstance(value, str) and value in names:
+            value = names.index(value)
+        numeric = isinstance(value, int | np.integer) or (isinstance(value, float) and not self._is_epics)
+        if len(names) <= 2 and numeric and value in (DONE, BUSY) and (names or not self._is_epics):
+            return int(value)
+        what = f"it has {len(names)} states" if names else f"it says {value!r}"
+        self.problem = f"{self.pv} is no busy record: {what}, and a binary (busy or bo) is needed"
+        self._ready.set()
+        self._listener.unusable(self.problem)
+        return None
+
+    # In whatever thread the control layer chooses
+
+    def _value_changed(self, value: Any = None, timestamp: float | None = None, **metadata: Any) -> None:
+        if self._putting and self._worker.here:
+            return  # an echo
+        metadata.setdefault("enum_strs", self._monitor.metadata.get("enum_strs"))
+
+        def news() -> None:
+            if self.problem is None:
+                reading = self._reading(value, timestamp, metadata)
+                if reading is not None:
+                    self._event(reading)
+
+        self._worker.do(news)
+
+    def _metadata_changed(self, connected: bool = True, **_: Any) -> None:
+        if connected:
+            self._worker.do(self._look)
+        elif self._ready.is_set() or self.reading is not None:
+            self._worker.do(self._lost)
+
+
+class ArraySignal:
+    """A flyer's line to an array by an ophyd signal; the like of `ArrayChannel`.
+
+    Parameters
+    ----------
+    signal : Signal
+        Of the array.
+    worker : Worker
+        Where it is asked, and the answer given.
+    """
+
+    def __init__(self, signal: Signal, worker: Worker) -> None:
+        self.problem: str | None = None
+        self.pv: str = getattr(signal, "pvname", signal.name)
+        self._worker = worker
+        self._signal = signal
+        self._is_epics = isinstance(signal, EpicsSignalBase)
+        if self._is_epics:  # one without monitor, whose stamp is that of the latest read
+            self._signal = EpicsSignalRO(self.pv, name=f"{signal.name}_reader", auto_monitor=False)
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is connected."""
+        return bool(self._signal.connected)
+
+    def wait_ready(self, timeout: float | None) -> bool:
+        """Wait until it is connected."""
+        try:
+            self._signal.wait_for_connection(timeout)
+            self._ask()
+        except (TimeoutError, DisconnectedError):
+            return False
+        except ValueError:
+            pass  # then there is a problem
+        return True
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    @property
+    def dtype(self) -> np.dtype[Any] | None:
+        """Type of its elements; None while it is not connected."""
+        try:
+            return self._ask().values.dtype
+        except (TimeoutError, DisconnectedError, ValueError):
+            return None
+
+    def fetch(self, answer: Callable[[ArrayReading | str], None]) -> None:
+        """Ask for the array; `answer` gets it in the worker's thread, or a sentence why it could not be had."""
+
+        def ask() -> None:
+            try:
+                reading: ArrayReading | str = self._ask()
+            except (TimeoutError, DisconnectedError, ValueError) as error:
+                reading = str(error)
+            answer(reading)
+
+        self._worker.do(ask)
+
+    def _ask(self) -> ArrayReading:
+        # pyepics' own count is that of an earlier event; 0 asks for what the record holds now (NORD).
+        value = self._signal.get(count=0, use_monitor=False) if self._is_epics else self._signal.get()
+        values = np.atleast_1d(np.array(value))
+        if values.ndim != 1 or values.dtype.kind not in "iuf":
+            self.problem = f"{self.pv} holds {values.dtype}, and numbers are needed"
+            raise ValueError(self.problem)
+        self.problem = None
+        return ArrayReading(values, float(self._signal.timestamp))
+
+
+BusyLine = BusyChannel | BusySignal
+ArrayLine = ArrayChannel | ArraySignal
+
+
+def why_not_direct(signals: Iterable[Signal]) -> str | None:
+    """Why these signals' PVs cannot be had directly from libca; None: they can."""
+    for signal in signals:
+        if not isinstance(signal, EpicsSignalBase):
+            return f"{signal.name} is a {type(signal).__name__}"
+        if signal.cl.name != "pyepics":
+            return f"ophyd's control layer is {signal.cl.name}"
+    try:
+        libca.library()
+    except libca.Unavailable as reason:
+        return str(reason)
+    return None

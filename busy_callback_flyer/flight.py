@@ -36,11 +36,18 @@ A flight is *finished* by evidence only:
 * or, where the callback is back and Busy was never seen (a flight too short for an
   event, a coalesced queue), a read sent *afterwards* answers Done;
 * or, where Done was seen and the callback stays away (`CALLBACK_GRACE`), a fresh read
-  answers Done. If it answers Busy, the Done was another client's.
+  answers Done. If it answers Busy, the Done was another client's;
+* where the control layer does not tell what became of the put (`put_returned` with None),
+  a fresh read decides in every case, and a record that did not even change its stamp has
+  refused the put.
 
 A stamp alone, an alarm alone, a cached value, the event that a new subscription brings
 and the echo of our own put are no evidence. A lost connection is never a finish: the
 flight may be rejoined only if the record comes back Busy with the very stamp it had.
+
+Other clients can fly the same record. A Busy that follows a Done begins a flight anew, as
+long as our put-callback is away: until then what ended was somebody else's. If it is back
+while the record is Busy again, the flight that ended before was ours.
 
 All times given to a flight are seconds of one monotonic clock; stamps are the IOC's own,
 in seconds of the POSIX epoch.
@@ -72,6 +79,9 @@ EPICS_EPOCH = 631152000.0
 
 PUT_NORMAL = 1
 """Channel Access status of a put-callback that was served (ECA_NORMAL)."""
+
+PUT_REFUSED = 160
+"""Channel Access status of a put-callback that the record did not take (ECA_PUTFAIL)."""
 
 PUT_DISCONNECTED = 192
 """Channel Access status of a put-callback whose connection went away (ECA_DISCONN)."""
@@ -199,6 +209,10 @@ class Timeline:
         """Note that `step` became known `now`; a step that comes again keeps its latest news."""
         self._marks[step] = Mark(step, now + self._offset, stamp)
 
+    def restore(self, mark: Mark) -> None:
+        """Put back a step as it was noted before."""
+        self._marks[mark.step] = mark
+
     def forget(self, step: str) -> None:
         """Take back a step that turned out to be somebody else's."""
         self._marks.pop(step, None)
@@ -263,14 +277,19 @@ class Flight:
         self._kickoff_at = 0.0
         self._state_since = 0.0
         self._put_at = 0.0
+        self._connection_went = False  # on the ground
         self._busy: Reading | None = None
         self._busy_by_read = False  # a Done event after that may be an older one
-        self._done_at: float | None = None
+        self._busy_stamp: float | None = None  # the latest; an alarm moves it
+        self._done: Reading | None = None
+        self._ended: tuple[Mark, Mark, Reading] | None = None  # a flight since our put, with another Busy after it
         self._ask_at: float | None = None  # when a read is due
         self._callback_back = False
+        self._callback_tells = True  # what became of the put
         self._stamps_move = True
         self._rejoined = False  # our put-callback went down with an earlier connection
         self._read_pending = False
+        self._read_is_later = False  # than the callback
 
     # What the owner asks
 
@@ -292,8 +311,8 @@ class Flight:
     @property
     def fresh_since(self) -> float | None:
         """IOC stamp below which an array is older than this flight: Busy's, else the record's before our put."""
-        if self._busy is not None and "busy" in self.timeline and self.timeline["busy"].stamp is not None:
-            return self._busy.stamp
+        if "busy" in self.timeline and self.timeline["busy"].stamp is not None:
+            return self.timeline["busy"].stamp
         return None if self.before is None else self.before.stamp
 
     @property
@@ -322,48 +341,42 @@ class Flight:
             return self._enter(State.SETTLING, now)
         if self.state is State.SETTLING and reading.value == BUSY:
             return self._on_ground(reading, now)
-        if self.state is State.SENT and reading.value == BUSY:  # we took off from Done
-            self._see_busy(reading, now)
-            return self._weigh(now)
-        if self.state is State.FLYING and reading.value == BUSY and self._busy_by_read:
-            self._see_busy(reading, now)
-        if self.state is State.FLYING and reading.value == DONE and self._done_at is None:
-            self._see_done(reading, now)
-            return self._weigh(now)
-        return _NOTHING
+        if self.state not in (State.SENT, State.FLYING):
+            return _NOTHING
+        return self._busy_says(reading, now) if reading.value == BUSY else self._done_says(reading, now)
 
-    def put_returned(self, status: int, message: str, now: float) -> Orders:
-        """Our put-callback came back with a Channel Access `status`; `message` is its text."""
+    def put_returned(self, status: int | None, message: str, now: float) -> Orders:
+        """Our put-callback came back with a Channel Access `status`; `message` is its text.
+
+        A `status` of None means that nobody tells it: served, refused or disconnected.
+        """
         if not self.airborne:
             return _NOTHING
         if status == PUT_DISCONNECTED:
             return self.connection_lost(now)
-        if status != PUT_NORMAL:
+        if status not in (PUT_NORMAL, None):
             return self._fail(FlightRefused, now, f"the put of Busy was refused: {message} (DISP, or access security?)")
-        self._callback_back = True
+        if self.state is State.LOST or (self._rejoined and status is None):
+            return _NOTHING  # it went down with its connection, which looks the same where nobody tells
+        self._callback_back, self._callback_tells = True, status is not None
         self.timeline.mark("callback", now)
         return self._weigh(now)
 
     def read_answers(self, reading: Reading | None, now: float) -> Orders:
         """The read that was ordered came back; None: it failed."""
-        self._read_pending = False
+        later, self._read_pending = self._read_is_later, False
         if self.state not in (State.SENT, State.FLYING):
             return _NOTHING
         if reading is None:
             self._ask_at = now + CALLBACK_GRACE
             return _NOTHING
-        if reading.value == DONE:
-            if "done" not in self.timeline:
-                self.timeline.mark("done", now, reading.stamp)
-            return self._finish(now)
-        if self.state is State.SENT:
-            self._see_busy(reading, now)
-            self._busy_by_read = True
-        self._done_at = None
-        self.timeline.forget("done")
-        if self._last is not None and self._last.value == DONE:  # that may be the newer news
-            self._ask_at = now + CALLBACK_GRACE
-        return _NOTHING
+        if reading.value == BUSY:
+            return self._read_says_busy(reading, now)
+        if self._callback_back and not later:
+            return self._read()
+        if self.state is State.SENT and not self._callback_back:  # our put may be queued behind a flight that ended
+            return _NOTHING
+        return self._read_says_done(reading, now)
 
     def connection_lost(self, now: float) -> Orders:
         """The channel was disconnected."""
@@ -372,6 +385,7 @@ class Flight:
         if self.over or self.state in (State.NEW, State.CONNECTING, State.LOST):
             return _NOTHING
         if not self.airborne:
+            self._connection_went = True
             return self._enter(State.CONNECTING, now)
         if self._busy is None:  # nothing to know it by when it comes back
             return self._fail(
@@ -386,10 +400,11 @@ class Flight:
             return self._on_ground(reading, now)
         if self.state is not State.LOST:  # we knew already: the news was under way at kickoff
             return self.record_says(reading, now)
-        if self._busy is None or reading.value != BUSY or reading.stamp != self._busy.stamp or not self._stamps_move:
+        if reading.value != BUSY or reading.stamp != self._busy_stamp or not self._stamps_move:
             said = "Busy, maybe in another flight" if reading.value == BUSY else "Done"
             return self._fail(FlightLost, now, f"the connection was lost, and the record came back {said}: fly again")
-        self._done_at, self._ask_at, self._callback_back, self._rejoined = None, None, False, True
+        self._done, self._ended, self._ask_at = None, None, None
+        self._callback_back, self._rejoined = False, True
         return self._enter(State.FLYING, now)
 
     def deadline(self, now: float) -> Orders:
@@ -431,8 +446,69 @@ class Flight:
         self._enter(State.SENT, now)
         return (Order.PUT_BUSY,)
 
+    def _busy_says(self, reading: Reading, now: float) -> Orders:
+        if self._stamps_move and self.before is not None and reading.stamp < self.before.stamp:
+            # Late news of an earlier flight. Or the IOC's clock was set back: only a read can tell.
+            if self.state is State.SENT:
+                self._ask_at = now + CALLBACK_GRACE
+            return _NOTHING
+        if self._done is not None:  # another flight, and ours may be either
+            self._ended = (self.timeline["busy"], self.timeline["done"], self._done)
+            self._forget_done()
+        elif self.state is State.FLYING and not self._busy_by_read:
+            self._busy_stamp = reading.stamp  # nothing but an alarm
+            return _NOTHING
+        self._see_busy(reading, now)
+        return self._weigh(now)
+
+    def _done_says(self, reading: Reading, now: float) -> Orders:
+        if self.state is State.SENT or self._done is not None:
+            return _NOTHING
+        if self._restarted(reading):
+            return self._lose_by_restart(now)
+        self._done, self._ask_at = reading, now + CALLBACK_GRACE
+        self.timeline.mark("done", now, reading.stamp)
+        return self._weigh(now)
+
+    def _read_says_busy(self, reading: Reading, now: float) -> Orders:
+        if self._callback_back and self._callback_tells and self._ended is not None:
+            return self._finish_the_ended(now)
+        if self.state is State.SENT or self._done is not None:
+            self._see_busy(reading, now)
+            self._busy_by_read = True
+        self._forget_done()
+        self._ended = None
+        if self._last is not None and self._last.value == DONE:  # that may be the newer news
+            self._ask_at = now + CALLBACK_GRACE
+        return _NOTHING
+
+    def _read_says_done(self, reading: Reading, now: float) -> Orders:
+        if self._restarted(reading):
+            return self._lose_by_restart(now)
+        untold = self._callback_back and not self._callback_tells
+        if untold and self._busy is None and self.before is not None and reading.stamp == self.before.stamp:
+            return self._fail(
+                FlightRefused,
+                now,
+                "the put of Busy left no trace in the record: was it refused (DISP, or access security), "
+                "or do its stamps stand still?",
+            )
+        if self._done is None or self._busy_by_read:
+            self.timeline.mark("done", now, reading.stamp)
+        return self._finish(now)
+
+    def _restarted(self, reading: Reading) -> bool:
+        """Whether this Done is of an IOC that was started anew, where nobody told of the loss."""
+        if self._callback_tells or not self._callback_back or self._busy is None or self.before is None:
+            return False
+        return self._stamps_move and reading.stamp <= self.before.stamp
+
+    def _lose_by_restart(self, now: float) -> Orders:
+        why = "the record says a Done of before the flight, its IOC was restarted: fly again"
+        return self._fail(FlightLost, now, why)
+
     def _see_busy(self, reading: Reading, now: float) -> None:
-        self._busy, self._busy_by_read = reading, False
+        self._busy, self._busy_stamp, self._busy_by_read = reading, reading.stamp, False
         moved = self._stamps_move = self.before is None or reading.stamp > self.before.stamp
         self.timeline.mark("busy", now, reading.stamp if moved else None)
         self.timeline.t0_note = (
@@ -440,29 +516,36 @@ class Flight:
         )
         self._enter(State.FLYING, now)
 
-    def _see_done(self, reading: Reading, now: float) -> None:
-        self._done_at, self._ask_at = now, now + CALLBACK_GRACE
-        self.timeline.mark("done", now, reading.stamp)
+    def _forget_done(self) -> None:
+        self._done, self._ask_at = None, None
+        self.timeline.forget("done")
 
     def _weigh(self, now: float) -> Orders:
         """Is the evidence complete? If not, what would complete it?"""
-        if self._callback_back and self._done_at is not None and not self._busy_by_read:
+        if self._callback_back and self._done is not None and self._callback_tells and not self._busy_by_read:
             return self._finish(now)
-        if self._callback_back and (self._busy is None or self._done_at is not None):
-            return self._read()
-        if self._rejoined and self._done_at is not None:
+        undecided = self._busy is None or self._done is not None or self._ended is not None
+        if undecided and (self._callback_back or (self._rejoined and self._done is not None)):
             return self._read()
         return _NOTHING
 
     def _read(self) -> Orders:
         if self._read_pending:
             return _NOTHING
-        self._read_pending, self._ask_at = True, None
+        self._read_pending, self._read_is_later, self._ask_at = True, self._callback_back, None
         return (Order.READ,)
 
     def _finish(self, now: float) -> Orders:
         self._enter(State.FINISHED, now)
         return (Order.SETTLE,)
+
+    def _finish_the_ended(self, now: float) -> Orders:
+        """The record flies again, for somebody else: ours was the flight before."""
+        assert self._ended is not None
+        busy, done, self._done = self._ended
+        self.timeline.restore(busy)
+        self.timeline.restore(done)
+        return self._finish(now)
 
     def _fail(self, kind: type[FlightError], now: float, why: str, *, write_done: bool = False) -> Orders:
         self.error = kind(f"{self.pv}: {why}{self._circumstances(now)}.")
@@ -487,6 +570,8 @@ class Flight:
     def _deadlines(self) -> list[tuple[float, _Deadline]]:
         options, since = self.options, self._state_since
         if self.state is State.CONNECTING:
+            if self._connection_went:
+                return [(since + options.reconnect_timeout, self._not_back_on_the_ground)]
             return [(since + options.start_timeout, self._no_connection)]
         if self.state is State.CLEARING:
             return [(since + options.start_timeout, self._not_cleared)] if options.when_busy == "reset" else []
@@ -538,6 +623,14 @@ class Flight:
     def _time_out(self, now: float, why: str) -> Orders:
         write = self.options.on_timeout == "reset" and self.state is not State.LOST
         return self._fail(FlightTimeout, now, why, write_done=write)
+
+    def _not_back_on_the_ground(self, now: float) -> Orders:
+        return self._fail(
+            FlightTimeout,
+            now,
+            "the connection was lost before the put of Busy, and not back within "
+            f"reconnect_timeout={self.options.reconnect_timeout:g} s: does the IOC run?",
+        )
 
     def _not_back(self, now: float) -> Orders:
         return self._fail(

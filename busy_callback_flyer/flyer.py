@@ -6,16 +6,27 @@ import inspect
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Literal
 
 from event_model import DataKey, PartialEventPage
-from ophyd import Component, Device
+from ophyd import Component, Device, Signal
 
-from .channel import ArrayChannel, ArrayReading, BusyChannel, status_text
+from .channel import (
+    ArrayChannel,
+    ArrayLine,
+    ArrayReading,
+    ArraySignal,
+    BusyChannel,
+    BusyLine,
+    BusySignal,
+    Worker,
+    why_not_direct,
+)
 from .deadlines import Alarm
-from .flight import BUSY, DONE, PUT_NORMAL, Flight, FlightOptions, FlightRefused, Order, Orders, Reading, Timeline
+from .flight import BUSY, DONE, Flight, FlightOptions, FlightRefused, Order, Orders, Reading, Timeline
 from .pages import CollectError, Column, check_fresh, check_lengths, data_key, event_pages, point_times
 from .records import BusyRecord, Waveform
 from .status import FlightStatus
@@ -71,6 +82,10 @@ class BusyFlyer(Device):
         Most points in one event page.
     stream_name : str or None
         Name of the data stream; None: the flyer's.
+    events : {"direct", "ophyd"}
+        Where the news comes from: straight from libca, or from the components' own signals,
+        of whatever control layer (or a fake device), in a worker thread of the flyer. Where
+        the first cannot be had, the flyer takes the second and logs a warning.
 
     The options are plain attributes too and can be set at any time; the next kickoff uses
     and checks them.
@@ -82,6 +97,12 @@ class BusyFlyer(Device):
 
     Notes
     -----
+    With ``events="ophyd"`` nobody tells what became of a put. A fresh read decides instead,
+    which makes three things harder to see: a refused put counts as flown if another client
+    processed the record at that moment; a flight too short to be seen Busy, on an IOC whose
+    stamps stand still, counts as refused; and put-callbacks share the channel of the signal
+    with everybody else in the process.
+
     Callbacks added to the status of `kickoff` run in libca's thread: they must not block
     there, and they must not make blocking Channel Access calls.
 
@@ -115,6 +136,7 @@ class BusyFlyer(Device):
         time_origin: Literal["absolute", "relative"] = "absolute",
         page_size: int = 2000,
         stream_name: str | None = None,
+        events: Literal["direct", "ophyd"] = "direct",
         **kwargs: Any,
     ) -> None:
         self.when_busy = when_busy
@@ -127,13 +149,15 @@ class BusyFlyer(Device):
         self.time_origin = time_origin
         self.page_size = page_size
         self.stream_name = stream_name
+        self.events = events
         self._check_options()
         super().__init__(prefix, name=name, **kwargs)
         self._lock = threading.Lock()  # guards the flight; never held while libca or a callback is entered
         self._sortie: _Sortie | None = None
+        self._errands: deque[tuple[Order, Flight]] = deque()  # in the order of the flights' orders
+        self._on_errand = False
         self._alarm = Alarm(lambda: self._witness(None, Flight.deadline))
-        self._columns = {attr: ArrayChannel(getattr(self, attr).wave.pvname) for attr in self._column_names()}
-        self._open_busy()
+        self._open_channels()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -169,6 +193,9 @@ class BusyFlyer(Device):
                 raise RuntimeError(f"{self.name} is flying already ({self._sortie.flight.state.value}): stop() ends it")
             self._sortie = None  # what an earlier flight left is never passed on as this one's
         options = self._check_options()
+        if self.events != self._opened_for:
+            self._close_channels()
+            self._open_channels()
         self._refuse_unusable()
         pv = state_of(self.busy).pvname
         flight = Flight(pv, options, clock_offset=time.time() - time.monotonic())
@@ -278,22 +305,51 @@ class BusyFlyer(Device):
     def destroy(self) -> None:
         """End the flight in progress, and release the channels."""
         self.stop()
+        self._close_channels()
+        super().destroy()
+
+    # The lines to the records
+
+    def _open_channels(self) -> None:
+        waves = {attr: getattr(self, attr).wave for attr in self._column_names()}
+        state = state_of(self.busy)
+        self._opened_for = self.events
+        self._worker: Worker | None = None
+        if self.events == "direct":
+            reason = why_not_direct([state, *waves.values()])
+            if reason is None:
+                self._columns: dict[str, ArrayLine] = {attr: ArrayChannel(wave.pvname) for attr, wave in waves.items()}
+                self._open_busy(state)
+                return
+            logger.warning("%s cannot have its events directly (%s): it takes ophyd's", self.name, reason)
+        worker = self._worker = Worker(self.name)
+        self._columns = {attr: ArraySignal(wave, worker) for attr, wave in waves.items()}
+        self._open_busy(state)
+
+    def _open_busy(self, state: Signal) -> None:
+        news = _News(self)
+        self._channel: BusyLine = (
+            BusyChannel(state.pvname, news) if self._worker is None else BusySignal(state, self._worker, news)
+        )
+
+    def _close_channels(self) -> None:
         for channel in self._channels():
             channel.close()
-        super().destroy()
+        if self._worker is not None:
+            self._worker.stop()
 
     # The flight's orders, carried out; PollingFlyer has its own way of each
 
-    def _open_busy(self) -> None:
-        self._channel = BusyChannel(state_of(self.busy).pvname, _News(self))
-
     def _launch(self, flight: Flight) -> None:
+        if self._channel.pending and isinstance(self._channel, BusyChannel):
+            # Of an earlier flight, left to itself. A second on the same channel would block the circuit.
+            self._channel.close()
+            self._open_busy(state_of(self.busy))
         channel = self._channel
         self._witness(flight, lambda flight, now: flight.kickoff(now, channel.reading if channel.ready else None))
 
     def _put_busy(self, flight: Flight) -> None:
-        def answer(status: int) -> None:
-            message = "" if status == PUT_NORMAL else status_text(status)
+        def answer(status: int | None, message: str) -> None:
             self._witness(flight, lambda flight, now: flight.put_returned(status, message, now))
 
         self._channel.put_callback(BUSY, answer)
@@ -315,15 +371,32 @@ class BusyFlyer(Device):
                 return
             orders = tell(sortie.flight, now)
             self._alarm.set(sortie.flight.next_deadline)
-        for order in orders:
-            if order is Order.SETTLE:
-                self._settle(sortie)
-            elif order is Order.PUT_BUSY:
-                self._put_busy(sortie.flight)
-            elif order is Order.PUT_DONE:
-                self._put_done()
-            elif order is Order.READ:
-                self._read_busy(sortie.flight)
+            self._errands.extend((order, sortie.flight) for order in orders if order is not Order.SETTLE)
+        if self._errands:
+            self._run_errands()
+        if Order.SETTLE in orders:
+            self._settle(sortie)
+
+    def _run_errands(self) -> None:
+        """Carry the orders out one after another, in whichever thread does so already: no put may overtake another."""
+        while True:
+            with self._lock:
+                if self._on_errand or not self._errands:
+                    return
+                self._on_errand = True
+                order, flight = self._errands.popleft()
+            try:
+                if order is Order.PUT_BUSY:
+                    self._put_busy(flight)
+                elif order is Order.PUT_DONE:
+                    self._put_done()
+                elif order is Order.READ:
+                    self._read_busy(flight)
+            except Exception:  # a deadline will tell
+                logger.exception("%s could not %s", self.name, order.value)
+            finally:
+                with self._lock:
+                    self._on_errand = False
 
     def _settle(self, sortie: _Sortie) -> None:
         error = sortie.flight.error
@@ -369,7 +442,7 @@ class BusyFlyer(Device):
     def _key(self, attr: str) -> str:
         return f"{self.name}_{attr}"
 
-    def _channels(self) -> list[ArrayChannel | BusyChannel]:
+    def _channels(self) -> list[ArrayLine | BusyLine]:
         return [*self._columns.values(), self._channel]
 
     def _refuse_unusable(self) -> None:
@@ -384,6 +457,8 @@ class BusyFlyer(Device):
                 f"time_array={self.time_array!r}: must be None or the name of a Waveform component "
                 f"({', '.join(columns)})"
             )
+        if self.events not in ("direct", "ophyd"):
+            raise ValueError(f"events={self.events!r}: must be 'direct' or 'ophyd'")
         if self.time_origin not in ("absolute", "relative"):
             raise ValueError(f"time_origin={self.time_origin!r}: must be 'absolute' or 'relative'")
         if not isinstance(self.page_size, int) or isinstance(self.page_size, bool) or self.page_size < 1:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import atexit
 import threading
 import weakref
-from contextlib import suppress
 from typing import Any
 
-from ophyd import EpicsSignal
-from ophyd.utils import DisconnectedError
+from ophyd import EpicsSignal, EpicsSignalRO
+from ophyd.signal import EpicsSignalBase
+from ophyd.utils import DisconnectedError, ReadOnlyError
 
-from .channel import ArrayChannel, BusyChannel
-from .flight import BUSY, DONE, PUT_NORMAL, Flight, FlightRefused, Reading, State
+from .channel import ArrayLine, BusyLine
+from .flight import BUSY, DONE, PUT_REFUSED, Flight, FlightOptions, FlightRefused, Reading, State, require_seconds
 from .flyer import BusyFlyer, state_of
 
 __all__ = ["PollingFlyer"]
@@ -35,6 +35,10 @@ class PollingFlyer(BusyFlyer):
     It has the components, options, data keys and pages of `BusyFlyer`; only the waiting
     differs. It is here to be compared with, and for control layers without monitors.
 
+    A poll is a fresh read on the connection that Busy was put on, so it is evidence. What it
+    cannot tell is what became of the put, nor that of a flight between two polls if the
+    record's stamps stand still: that counts as refused.
+
     Attributes
     ----------
     poll_sleep_interval_s : float
@@ -45,15 +49,23 @@ class PollingFlyer(BusyFlyer):
         self.poll_sleep_interval_s = 0.05
         super().__init__(prefix, name=name, **kwargs)
 
-    def _open_busy(self) -> None:
+    def _open_busy(self, state: EpicsSignal) -> None:
+        # Without monitor: else the stamp of a read is that of the latest event.
+        epics = isinstance(state, EpicsSignalBase)
+        self._polled = EpicsSignalRO(state.pvname, name=f"{state.name}_polled", auto_monitor=False) if epics else state
         self._read_wanted = False
 
-    def _channels(self) -> list[ArrayChannel | BusyChannel]:
+    def _channels(self) -> list[ArrayLine | BusyLine]:
         return list(self._columns.values())
+
+    def _check_options(self) -> FlightOptions:
+        require_seconds("poll_sleep_interval_s", self.poll_sleep_interval_s)
+        return super()._check_options()
 
     def _refuse_unusable(self) -> None:
         super()._refuse_unusable()
-        if self._state.connected and len(self._state.enum_strs or ()) not in (1, 2):
+        epics = isinstance(self._state, EpicsSignalBase)
+        if epics and self._state.connected and len(self._state.enum_strs or ()) not in (1, 2):
             raise FlightRefused(f"{self.name}: {self._state.pvname} is no busy record: a binary (busy or bo) is needed")
 
     def _launch(self, flight: Flight) -> None:
@@ -63,8 +75,6 @@ class PollingFlyer(BusyFlyer):
 
     def _poll(self, flight: Flight) -> None:
         self._witness(flight, lambda flight, now: flight.kickoff(now, None))
-        with suppress(TimeoutError, DisconnectedError):  # then start_timeout tells
-            self._put_done()  # as the tutorial does: it may have been left Busy
         while not _exiting.is_set():
             self._look(flight)
             if flight.over:
@@ -73,33 +83,43 @@ class PollingFlyer(BusyFlyer):
 
     def _look(self, flight: Flight) -> None:
         """Read the busy PV: a poll is all that this flyer has for an event and for an answer."""
-        if not self._state.connected:
+        state, asked = flight.state, self._read_wanted  # before the read, which is to be the later
+        reading = self._ask()
+        if reading is None:
             self._witness(flight, Flight.connection_lost)
-            return
-        try:
-            value = int(self._state.get(as_string=False, use_monitor=False))
-            reading = Reading(value, self._state.timestamp, self._state.alarm_severity, self._state.alarm_status)
-        except (TimeoutError, DisconnectedError):
-            self._witness(flight, Flight.connection_lost)
-            return
-        if flight.state is State.CONNECTING and reading.value == BUSY:
-            return  # Done was written, wait for it
-        if flight.state in (State.CONNECTING, State.LOST):
+        elif state in (State.CONNECTING, State.LOST):
             self._witness(flight, lambda flight, now: flight.connected(reading, now))
-        elif self._read_wanted:
+        elif state in (State.CLEARING, State.SETTLING):
+            self._witness(flight, lambda flight, now: flight.record_says(reading, now))
+        elif asked or state is State.FLYING:
             self._read_wanted = False
             self._witness(flight, lambda flight, now: flight.read_answers(reading, now))
-        else:
-            self._witness(flight, lambda flight, now: flight.record_says(reading, now))
+
+    def _ask(self) -> Reading | None:
+        polled = self._polled
+        if not polled.connected:
+            return None
+        try:
+            value = int(polled.get(as_string=False, use_monitor=False))
+        except (TimeoutError, DisconnectedError):
+            return None
+        severity, alarm = polled.metadata.get("severity"), polled.metadata.get("status")
+        return Reading(value, polled.timestamp, severity or 0, alarm or 0)
 
     def _put_busy(self, flight: Flight) -> None:
-        self._state.put(BUSY)
+        self._read_wanted = False
+        status, message = None, ""
+        try:
+            self._state.put(BUSY)
+        except ReadOnlyError as error:
+            status, message = PUT_REFUSED, str(error)
         # A plain put is served before any later read on the same circuit.
-        self._witness(flight, lambda flight, now: flight.put_returned(PUT_NORMAL, "", now))
+        self._witness(flight, lambda flight, now: flight.put_returned(status, message, now))
         flight.timeline.forget("callback")
 
     def _put_done(self) -> None:
-        self._state.put(DONE)
+        if self._state.connected:  # else ophyd waits for it
+            self._state.put(DONE)
 
     def _read_busy(self, flight: Flight) -> None:
         self._read_wanted = True

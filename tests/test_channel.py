@@ -11,8 +11,9 @@ import epics
 import numpy as np
 import pytest
 
-from busy_callback_flyer.channel import ArrayChannel, ArrayReading, BusyChannel, status_text
+from busy_callback_flyer.channel import ArrayChannel, ArrayReading, BusyChannel
 from busy_callback_flyer.flight import BUSY, DONE, PUT_NORMAL, Reading
+from busy_callback_flyer.libca import status_text
 
 from .conftest import PREFIX, look
 
@@ -83,13 +84,15 @@ def test_subscription_announces_itself_apart_from_events(channel: BusyChannel, l
 def test_flight_by_hand(channel: BusyChannel, listener: Listener, controller: Callable[..., None]) -> None:
     controller(duration=0.05)
     listener.next()
-    answers: queue.Queue[int] = queue.Queue()
-    channel.put_callback(BUSY, answers.put)
+    answers: queue.Queue[tuple[int | None, str]] = queue.Queue()
+    channel.put_callback(BUSY, lambda status, text: answers.put((status, text)))
+    assert channel.pending
     kind, busy = listener.next()
     assert (kind, busy.value) == ("says", BUSY)
     kind, done = listener.next()
     assert (kind, done.value) == ("says", DONE)
-    assert answers.get(timeout=TIMEOUT) == PUT_NORMAL
+    assert answers.get(timeout=TIMEOUT) == (PUT_NORMAL, "")
+    assert not channel.pending
     assert busy.stamp < done.stamp
     # pyepics rounds stamps to microseconds
     assert look(BUSY_PV)[1] == pytest.approx(done.stamp, abs=2e-6)
@@ -102,15 +105,13 @@ def test_requests_from_a_thread_that_channel_access_does_not_know(
     controller(duration=60)
     listener.next()
     readings: queue.Queue[Reading | None] = queue.Queue()
-    sent: list[int] = []
-    in_thread(lambda: channel.put_callback(BUSY, lambda status: None))
+    in_thread(lambda: channel.put_callback(BUSY, lambda status, text: None))
     assert listener.next()[1].value == BUSY
     in_thread(lambda: channel.read(readings.put))
     answer = readings.get(timeout=TIMEOUT)
     assert answer is not None
     assert answer.value == BUSY
-    in_thread(lambda: sent.append(channel.put(DONE)))
-    assert sent == [PUT_NORMAL]
+    in_thread(lambda: channel.put(DONE))
     assert listener.next()[1].value == DONE
 
 

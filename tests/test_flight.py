@@ -186,6 +186,152 @@ def test_done_of_another_client_does_not_finish() -> None:
     assert flight.put_returned(PUT_NORMAL, "", 2.01) == (Order.SETTLE,)
 
 
+# Other clients fly the same record
+
+OTHERS_BUSY, OTHERS_DONE = Reading(BUSY, 1000.2), Reading(DONE, 1000.4)
+
+
+def test_a_flight_queued_before_ours_is_not_ours() -> None:
+    """Its events come after our put; the stamps are to be those of our own flight."""
+    flight = launched()
+    assert flight.record_says(OTHERS_BUSY, 0.1) == ()
+    assert flight.record_says(OTHERS_DONE, 0.2) == ()
+    assert flight.record_says(BUSY_SEEN, 0.21) == ()
+    assert flight.next_deadline is None, "no read is needed any more"
+    assert flight.record_says(DONE_SEEN, 1.0) == ()
+    assert flight.put_returned(PUT_NORMAL, "", 1.01) == (Order.SETTLE,)
+    assert flight.timeline.t0 == flight.fresh_since == BUSY_SEEN.stamp
+    assert flight.timeline["done"].stamp == DONE_SEEN.stamp
+
+
+def test_a_flight_queued_before_ours_and_found_by_a_read() -> None:
+    flight = launched()
+    flight.record_says(OTHERS_BUSY, 0.1)
+    flight.record_says(OTHERS_DONE, 0.2)
+    assert flight.deadline(0.2 + CALLBACK_GRACE) == (Order.READ,)
+    assert flight.read_answers(BUSY_SEEN, 0.4) == ()
+    assert flight.timeline.t0 == BUSY_SEEN.stamp
+
+
+def test_a_flight_queued_behind_ours_does_not_delay_it() -> None:
+    """It starts within a millisecond of our Done, so its Busy may come before our callback."""
+    flight = flying()
+    assert flight.record_says(DONE_SEEN, 1.0) == ()
+    theirs = Reading(BUSY, 1002.001)
+    assert flight.record_says(theirs, 1.001) == ()
+    assert flight.put_returned(PUT_NORMAL, "", 1.002) == (Order.READ,)
+    assert flight.read_answers(theirs, 1.003) == (Order.SETTLE,)
+    assert flight.finished
+    assert flight.timeline.t0 == flight.fresh_since == BUSY_SEEN.stamp
+    assert flight.timeline["done"].stamp == DONE_SEEN.stamp
+
+
+def test_a_callback_between_our_busy_and_our_done_behind_another_flight() -> None:
+    flight = launched()
+    for when, reading in enumerate((OTHERS_BUSY, OTHERS_DONE, BUSY_SEEN), start=1):
+        flight.record_says(reading, 0.01 * when)
+    assert flight.put_returned(PUT_NORMAL, "", 0.05) == (Order.READ,), "whose Busy was it?"
+    assert flight.read_answers(DONE_SEEN, 0.06) == (Order.SETTLE,)
+    assert flight.timeline.t0 == BUSY_SEEN.stamp
+    assert flight.timeline["done"].stamp == DONE_SEEN.stamp
+
+
+def test_late_news_of_an_earlier_flight_is_not_of_ours() -> None:
+    """The earlier flight was found Done by a read, which its events did not overtake."""
+    flight = launched()
+    assert flight.record_says(Reading(BUSY, 999.0), 0.1) == ()
+    assert flight.state is State.SENT
+    assert flight.record_says(GROUND, 0.11) == ()
+    assert flight.record_says(BUSY_SEEN, 0.15) == ()
+    assert flight.record_says(Reading(BUSY, 999.5), 0.16) == ()
+    assert flight.timeline.t0 == BUSY_SEEN.stamp
+
+
+def test_a_clock_that_was_set_back_hides_no_flight() -> None:
+    """Its Busy looks like late news: a read tells."""
+    flight = launched()
+    back = Reading(BUSY, 900.0)
+    assert flight.record_says(back, 0.1) == ()
+    assert flight.deadline(0.1 + CALLBACK_GRACE) == (Order.READ,)
+    assert flight.read_answers(back, 0.3) == ()
+    assert flight.state is State.FLYING
+    assert flight.next_deadline is None, "start_timeout is no matter any more"
+    assert flight.record_says(Reading(DONE, 901.0), 8.0) == ()
+    assert flight.put_returned(PUT_NORMAL, "", 8.01) == (Order.READ,)
+    assert flight.read_answers(Reading(DONE, 901.0), 8.02) == (Order.SETTLE,)
+    assert flight.finished
+
+
+def test_a_read_sent_before_the_callback_came_does_not_decide() -> None:
+    flight = launched()
+    flight.record_says(Reading(BUSY, 900.0), 0.1)
+    assert flight.deadline(0.3) == (Order.READ,)
+    assert flight.read_answers(GROUND, 0.35) == (), "our put may wait behind a flight that just ended"
+    flight.record_says(Reading(BUSY, 900.0), 0.4)
+    assert flight.deadline(0.6) == (Order.READ,)
+    assert flight.put_returned(PUT_NORMAL, "", 0.7) == ()
+    assert flight.read_answers(DONE_SEEN, 0.8) == (Order.READ,)
+    assert flight.read_answers(DONE_SEEN, 0.9) == (Order.SETTLE,)
+
+
+# A control layer that does not tell what became of the put
+
+
+def test_untold_callback_is_decided_by_a_read() -> None:
+    flight = flying()
+    assert flight.put_returned(None, "", 1.0) == ()
+    assert flight.record_says(DONE_SEEN, 1.1) == (Order.READ,)
+    assert not flight.over
+    assert flight.read_answers(DONE_SEEN, 1.2) == (Order.SETTLE,)
+    assert flight.finished
+
+
+def test_untold_callback_of_a_refused_put() -> None:
+    flight = launched()
+    assert flight.put_returned(None, "", 0.1) == (Order.READ,)
+    assert flight.read_answers(GROUND, 0.2) == (Order.SETTLE,)
+    assert_failed(flight, FlightRefused, "no trace", "DISP")
+
+
+def test_untold_callback_of_a_short_flight() -> None:
+    flight = launched()
+    assert flight.put_returned(None, "", 0.1) == (Order.READ,)
+    assert flight.read_answers(DONE_SEEN, 0.2) == (Order.SETTLE,)
+    assert flight.finished
+
+
+def test_untold_callback_of_a_lost_connection() -> None:
+    """pyepics says success; the read fails, and then the loss is told."""
+    flight = flying()
+    assert flight.put_returned(None, "", 1.0) == ()
+    assert flight.connection_lost(1.01) == ()
+    assert flight.connected(BUSY_SEEN, 3.0) == ()
+    assert flight.put_returned(None, "", 3.1) == (), "a callback of the old connection is late"
+    assert flight.record_says(DONE_SEEN, 4.0) == (Order.READ,)
+    assert flight.read_answers(DONE_SEEN, 4.1) == (Order.SETTLE,)
+
+
+def test_untold_callback_after_the_loss_proves_nothing() -> None:
+    flight = flying()
+    flight.record_says(DONE_SEEN, 0.5)
+    flight.connection_lost(1.0)
+    assert flight.put_returned(None, "", 1.01) == ()
+    assert flight.state is State.LOST
+
+
+@pytest.mark.parametrize("by", ["event", "read"])
+def test_untold_restart_of_the_ioc(by: str) -> None:
+    flight = flying()
+    flight.put_returned(None, "", 1.0)
+    booted = Reading(DONE, GROUND.stamp - 500, 3)
+    if by == "event":
+        assert flight.record_says(booted, 3.0) == (Order.SETTLE,)
+    else:
+        assert flight.record_says(DONE_SEEN, 3.0) == (Order.READ,)
+        assert flight.read_answers(booted, 3.1) == (Order.SETTLE,)
+    assert_failed(flight, FlightLost, "restarted")
+
+
 # Rule 2: a lost IOC is not a finished flight
 
 
@@ -223,6 +369,24 @@ def test_back_as_something_else_is_lost_at_once(back: Reading) -> None:
     flight.connection_lost(1.0)
     assert flight.connected(back, 3.0) == (Order.SETTLE,)
     assert_failed(flight, FlightLost, "came back")
+
+
+def test_an_alarm_in_flight_moves_the_stamp_to_come_back_with() -> None:
+    flight = flying()
+    alarmed = BUSY_SEEN._replace(stamp=1001.5, severity=2)
+    flight.record_says(alarmed, 0.5)
+    flight.connection_lost(1.0)
+    assert flight.connected(alarmed, 3.0) == ()
+    assert flight.state is State.FLYING
+    assert flight.timeline.t0 == BUSY_SEEN.stamp
+
+
+def test_lost_on_the_ground_has_the_time_to_reconnect() -> None:
+    waiting = launched(last=BUSY_SEEN, when_busy="wait", start_timeout=1.0, reconnect_timeout=9.0)
+    waiting.connection_lost(100.0)
+    assert waiting.next_deadline == 109.0
+    assert waiting.deadline(109.0) == (Order.SETTLE,)
+    assert_failed(waiting, FlightTimeout, "before the put of Busy", "reconnect_timeout=9 s")
 
 
 def test_lost_before_busy_is_lost() -> None:

@@ -93,17 +93,25 @@ class Sortie(Put):
         self.options = options
         self.known = known
         self.unconnected_since = now
+        self.connection_went = False
         self.cleared_at: float | None = None  # when Done was last written on the ground
         self.changed_at = now  # when the value that is known was first told
         self.put_at: float | None = None
         self.before: Reading | None = None
         self.busy_stamps: list[float] = []
         self.callback: int | None = None
+        self.callback_back = False
         self.lost_at: float | None = None
         self.rejoined = False
         self.came_back_changed = False
         self.aborted = False
         self.verdicts = 0
+
+    @property
+    def connected_by(self) -> float:
+        """When it must be, before the put."""
+        options = self.options
+        return self.unconnected_since + (options.reconnect_timeout if self.connection_went else options.start_timeout)
 
     def told(self, reading: Reading, now: float) -> None:
         if self.known is None or self.known.value != reading.value:
@@ -117,7 +125,7 @@ class Sortie(Put):
 
     def told_of_loss(self, now: float) -> None:
         if self.put_at is None and self.known is not None:
-            self.unconnected_since = now
+            self.unconnected_since, self.connection_went = now, True
         if self.put_at is not None and self.lost_at is None:
             self.lost_at = now
         self.known = self.cleared_at = None
@@ -154,14 +162,16 @@ class Answer(NamedTuple):
 class World:
     """A busy record in its IOC, and what is on its way between it and us."""
 
-    def __init__(self, kind: Kind, *, frozen: bool, booted: bool) -> None:
+    def __init__(self, kind: Kind, *, frozen: bool, booted: bool, telling: bool = True) -> None:
         self.kind = kind
+        self.telling = telling  # what became of a put: the callback brings its status
         self.frozen = frozen  # TSE=-2 and nobody sets the time
         self.time = IOC_TIME
         self.record = Reading(DONE, EPICS_EPOCH, 3, 17) if booted else Reading(DONE, IOC_TIME)
         self.notify: Put | None = None
         self.waiting: deque[Put] = deque()
         self.aloft: list[Put] = []
+        self.busies: list[tuple[float, Put | None]] = []  # every Busy, and by whom
         self.up = True
         self.done_since_return = True
         self.requests: deque[tuple[Order, Sortie]] = deque()
@@ -178,12 +188,15 @@ class World:
             self._process(DONE)
         else:
             self._process(value)
+            if value == BUSY:
+                self.busies.append((self.record.stamp, None))
 
     def put_busy_with_callback(self, put: Put) -> None:
         if self.notify is not None:
             put.fate = Fate.QUEUED
             self.waiting.append(put)
-        elif self.kind is Kind.CLEARS_ITSELF:
+            return
+        if self.kind is Kind.CLEARS_ITSELF:
             put.fate = Fate.ENDED
             self._process(DONE)
             self._answer(put, PUT_NORMAL)
@@ -195,6 +208,7 @@ class World:
             else:
                 self.notify = put
             self._process(BUSY)
+        self.busies.append((self.record.stamp, put))
 
     def alarm(self, severity: int, alarm: int, *, processed: bool) -> None:
         """The record's alarm changes, and its value does not."""
@@ -354,15 +368,23 @@ class EveryOrder(RuleBasedStateMachine):
         kind=st.sampled_from([*[Kind.ORDINARY] * 5, *Kind]),
         frozen=st.sampled_from([False, False, False, True]),
         booted=st.booleans(),
+        telling=st.sampled_from([True, True, False]),
         unconnected=SELDOM,
         before=st.sampled_from([(), ("Busy",), ("Busy", "Done"), ("Busy with callback", "Done"), ("alarm",)])
         | st.lists(ACTS, max_size=4).map(tuple),
         options=OPTIONS,
     )
     def begin(
-        self, kind: Kind, frozen: bool, booted: bool, unconnected: bool, before: tuple[str, ...], options: FlightOptions
+        self,
+        kind: Kind,
+        frozen: bool,
+        booted: bool,
+        telling: bool,
+        unconnected: bool,
+        before: tuple[str, ...],
+        options: FlightOptions,
     ) -> None:
-        self.world = World(kind, frozen=frozen, booted=booted)
+        self.world = World(kind, frozen=frozen, booted=booted, telling=telling)
         self.world.up = not unconnected
         self.cache = None if unconnected else self.world.record
         for act in before:
@@ -425,12 +447,34 @@ class EveryOrder(RuleBasedStateMachine):
             # The stamp is all that there is to go by; whether our put was ever served nobody can tell.
             TALLY["finished after rejoining"] += 1
             ended = ended or self.world.done_since_return
+        if sortie.fate is Fate.REFUSED and not self.world.telling:
+            # Another's trace in the record cannot be told from ours.
+            ended = sortie.before is not None and self.world.record.stamp != sortie.before.stamp
         assert ended, f"finished, while in truth our put is {sortie.fate.value} and the record {self.world.record}"
         assert "done" in flight.timeline
         assert flight.timeline["done"].stamp is not None, "finished, but nobody knows when"
         assert flight.timeline.t0 in (*sortie.busy_stamps, sortie.put_at + CLOCK_OFFSET), (
             "t0 is of nothing we were told"
         )
+        self._check_stamps(sortie)
+
+    def _check_stamps(self, sortie: Sortie) -> None:
+        """Where nobody else flew, the stamps are those of our flight and of no other."""
+        assert sortie.put_at is not None
+        assert sortie.before is not None
+        since = sortie.before.stamp
+        others = [stamp for stamp, put in self.world.busies if put is not sortie and stamp > since]
+        if self.world.frozen:
+            assert sortie.flight.timeline.t0 == sortie.put_at + CLOCK_OFFSET
+        elif not others and not sortie.rejoined and sortie.fate is Fate.ENDED:
+            (true,) = [stamp for stamp, put in self.world.busies if put is sortie]
+            TALLY["stamps"] += 1
+            told = [stamp for stamp in sortie.busy_stamps if stamp >= true]  # the later ones by an alarm
+            assert sortie.flight.timeline.t0 in (sortie.put_at + CLOCK_OFFSET, *told), "t0 is another's"
+            assert sortie.flight.fresh_since in (since, *told), "old arrays would count as fresh"
+            done = sortie.flight.timeline["done"].stamp
+            assert done is not None
+            assert done >= true, "the Done of an earlier flight"
 
     def _check_failed(self, sortie: Sortie) -> None:
         """Nothing fails without cause."""
@@ -439,16 +483,19 @@ class EveryOrder(RuleBasedStateMachine):
             justified = sortie.aborted
         elif isinstance(error, FlightRefused):
             occupied = put_at is None and options.when_busy == "fail" and known is not None and known.value == BUSY
-            justified = sortie.callback == PUT_REFUSED or occupied
+            # Where nobody tells, a record that shows no trace of the put counts as refusing.
+            traceless = self.world.frozen or sortie.fate is Fate.REFUSED
+            no_trace = not self.world.telling and sortie.callback_back and traceless
+            justified = sortie.callback == PUT_REFUSED or occupied or no_trace
         elif isinstance(error, FlightLost):
             away = sortie.lost_at is not None and self.now >= sortie.lost_at + options.reconnect_timeout
             justified = away or sortie.came_back_changed or (sortie.lost_at is not None and not sortie.busy_stamps)
         elif put_at is not None:
             late = options.flight_timeout is not None and self.now >= put_at + options.flight_timeout
-            no_sign = not sortie.busy_stamps and sortie.callback is None
+            no_sign = not sortie.busy_stamps and not sortie.callback_back
             justified = late or (no_sign and self.now >= put_at + options.start_timeout)
         elif known is None:
-            justified = self.now >= sortie.unconnected_since + options.start_timeout
+            justified = self.now >= sortie.connected_by
         else:
             cleared_at = sortie.cleared_at
             justified = cleared_at is not None and self.now >= cleared_at + options.start_timeout
@@ -600,13 +647,16 @@ class EveryOrder(RuleBasedStateMachine):
     def _answer_arrives(self, answer: Answer) -> None:
         sortie, reading = answer.sortie, answer.reading
         if answer.order is Order.PUT_BUSY:
-            sortie.callback = answer.status
-            if answer.status == PUT_DISCONNECTED:
+            sortie.callback = status = answer.status if self.world.telling else None
+            sortie.callback_back = True
+            if status == PUT_DISCONNECTED:
                 sortie.told_of_loss(self.now)
-            self._tell(sortie, lambda flight: flight.put_returned(answer.status, "Channel write request", self.now))
+            self._tell(sortie, lambda flight: flight.put_returned(status, "Channel write request", self.now))
             return
         if reading is not None:
             sortie.read(reading)
+            if self.cache is not None and reading.stamp >= self.cache.stamp:
+                self.cache = reading
         self._tell(sortie, lambda flight: flight.read_answers(reading, self.now))
 
     def _loss_arrives(self) -> None:
@@ -627,7 +677,7 @@ class EveryOrder(RuleBasedStateMachine):
         elif how != "nothing":
             world.lose(crash=how == "IOC goes", order=order)
             told = [answer for answer in world.at_loss if answer is not None and answer.order is Order.PUT_BUSY]
-            if callback_only and any(answer.sortie is self.sortie for answer in told):
+            if callback_only and world.telling and any(answer.sortie is self.sortie for answer in told):
                 world.at_loss.remove(None)
                 self.loss_untold = True
             if how == "blinks":
@@ -663,13 +713,13 @@ class EveryOrder(RuleBasedStateMachine):
         options, limits = sortie.options, []
         if sortie.put_at is None:
             if sortie.known is None:
-                limits.append(("connecting", sortie.unconnected_since + options.start_timeout))
+                limits.append(("connecting", sortie.connected_by))
             return limits
         if options.flight_timeout is not None:
             limits.append(("the flight", sortie.put_at + options.flight_timeout))
         if sortie.lost_at is not None:
             limits.append(("reconnecting", sortie.lost_at + options.reconnect_timeout))
-        elif not sortie.busy_stamps and sortie.callback is None:
+        elif not sortie.busy_stamps and not sortie.callback_back:
             limits.append(("a sign of life", sortie.put_at + options.start_timeout))
         return limits
 
@@ -875,9 +925,9 @@ def test_a_wait_behind_another_flight_does_not_shorten_that_for_the_connection()
     flight = Flight(PV, FlightOptions(when_busy="wait", start_timeout=5.0))
     flight.kickoff(0.0, BUSY_SEEN)
     flight.connection_lost(100.0)
-    assert flight.next_deadline == 105.0
-    assert flight.deadline(100.1) == ()
-    assert flight.connected(DONE_SEEN, 103.0) == (Order.PUT_BUSY,)
+    assert flight.next_deadline == 115.0, "reconnect_timeout"
+    assert flight.deadline(105.1) == ()
+    assert flight.connected(DONE_SEEN, 110.0) == (Order.PUT_BUSY,)
 
 
 def test_a_read_that_fails_where_busy_was_unseen_is_tried_again() -> None:

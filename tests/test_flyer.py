@@ -30,6 +30,7 @@ from busy_callback_flyer import (
     Waveform,
     channel,
 )
+from busy_callback_flyer.channel import ArrayChannel, BusyChannel, PutAnswer
 from busy_callback_flyer.flight import PUT_NORMAL
 from busy_callback_flyer.ioc import EmbeddedIOC
 
@@ -261,20 +262,20 @@ def test_late_answer_to_an_earlier_flight_is_not_ours(
     flyer: BusyFlyer, controller: Controller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     controller(duration=60)
-    answers: list[Callable[[int], None]] = []
-    put_callback = flyer._channel.put_callback
+    answers: list[PutAnswer] = []
+    put_callback = BusyChannel.put_callback
 
-    def keep_answer(value: int, answer: Callable[[int], None]) -> None:
+    def keep_answer(channel: BusyChannel, value: int, answer: PutAnswer) -> None:
         answers.append(answer)
-        put_callback(value, answer)
+        put_callback(channel, value, answer)
 
-    monkeypatch.setattr(flyer._channel, "put_callback", keep_answer)
+    monkeypatch.setattr(BusyChannel, "put_callback", keep_answer)
     for _ in range(2):
         flyer.stop()
         look(BUSY_PV)
         status = flyer.kickoff()
     look(BUSY_PV)  # Busy is put by now
-    answers[0](PUT_NORMAL)
+    answers[0](PUT_NORMAL, "")
     assert "callback" not in flyer.timeline
     assert not status.done
 
@@ -389,7 +390,8 @@ def test_destroy_releases_the_channels(flyer: BusyFlyer) -> None:
     channels = flyer._channels()
     assert all(channel.ready for channel in channels)
     flyer.destroy()
-    assert not any(channel.ready or channel._finalizer.alive for channel in channels)
+    assert not any(channel.ready for channel in channels)
+    assert all(isinstance(channel, BusyChannel | ArrayChannel) and not channel._finalizer.alive for channel in channels)
     epics.caput(BUSY_PV, 1, wait=True, timeout=TIMEOUT)  # nobody is told any more
 
 
