@@ -33,10 +33,13 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from epics import dbr
+import ophyd
 from ophyd import EpicsSignalRO
 from ophyd.signal import EpicsSignalBase, Signal
 from ophyd.utils import DisconnectedError, ReadOnlyError
+
+# isort: split
+from epics import ca, dbr
 
 from . import libca
 from .flight import BUSY, DONE, PUT_DISCONNECTED, PUT_REFUSED, Reading
@@ -400,12 +403,15 @@ class ArrayChannel(_Channel):
 
 # By signals
 
+LENGTH_TRIES = 20
+"""How often an array is asked for whose length and NORD differ."""
+
 
 class Worker:
     """The thread of one flyer that may wait for its signals; it starts with the first task."""
 
     def __init__(self, name: str) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"{name} signals", initializer=_join_channel_access)
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"{name} signals")
         self._thread: int | None = None
 
     @property
@@ -425,17 +431,17 @@ class Worker:
         self._pool.shutdown(wait=False)
 
     def _guarded(self, task: Callable[[], None]) -> None:
-        self._thread = threading.get_ident()
         try:
+            if self._thread is None:
+                self._thread = threading.get_ident()
+                _join_channel_access()
             task()
         except Exception:
             logger.exception("a task of a signal failed")
 
 
 def _join_channel_access() -> None:
-    if Signal.cl.name == "pyepics":
-        from epics import ca
-
+    if ophyd.get_cl().name == "pyepics":
         ca.use_initial_context()
 
 
@@ -527,9 +533,11 @@ class BusySignal:
                 self.pending = False
                 answer(None, "")
 
-        how = {"use_complete": True, "callback": lambda **_: self._worker.do(back)} if self._is_epics else {}
         try:
-            self._put(value, **how)
+            if self._is_epics:
+                self._put(value, use_complete=True, callback=lambda **_: self._worker.do(back))
+            else:
+                self._put(value)
         except ReadOnlyError as error:
             self.pending = False
             answer(PUT_REFUSED, str(error))
@@ -543,7 +551,7 @@ class BusySignal:
     def _ask(self) -> Reading | None:
         epoch = self._epoch
         try:
-            how = {"as_string": False, "use_monitor": False} if self._is_epics else {}
+            how: dict[str, Any] = {"as_string": False, "use_monitor": False} if self._is_epics else {}
             value = self._reader.get(**how)
         except (TimeoutError, DisconnectedError):
             return None
@@ -572,8 +580,10 @@ class BusySignal:
         self._listener.connection_lost()
 
     def _reading(self, value: Any, stamp: float | None, metadata: dict[str, Any]) -> Reading | None:
-        number = self._number(value, metadata.get("enum_strs"))
-        if number is None or stamp is None:
+        if stamp is None or not self._monitor.connected:  # its strings are known when it is
+            return None
+        number = self._number(value, self._monitor.metadata.get("enum_strs"))
+        if number is None:
             return None
         return Reading(number, stamp, int(metadata.get("severity") or 0), int(metadata.get("status") or 0))
 
@@ -595,7 +605,6 @@ class BusySignal:
     def _value_changed(self, value: Any = None, timestamp: float | None = None, **metadata: Any) -> None:
         if self._putting and self._worker.here:
             return  # an echo
-        metadata.setdefault("enum_strs", self._monitor.metadata.get("enum_strs"))
 
         def news() -> None:
             if self.problem is None:
@@ -621,16 +630,21 @@ class ArraySignal:
         Of the array.
     worker : Worker
         Where it is asked, and the answer given.
+    nord : Signal, optional
+        How many elements it holds. A check: where somebody else monitors an array, pyepics
+        asks for no more elements than its latest event had.
     """
 
-    def __init__(self, signal: Signal, worker: Worker) -> None:
+    def __init__(self, signal: Signal, worker: Worker, nord: Signal | None = None) -> None:
         self.problem: str | None = None
         self.pv: str = getattr(signal, "pvname", signal.name)
         self._worker = worker
         self._signal = signal
         self._is_epics = isinstance(signal, EpicsSignalBase)
+        self._nord: Signal | None = None
         if self._is_epics:  # one without monitor, whose stamp is that of the latest read
             self._signal = EpicsSignalRO(self.pv, name=f"{signal.name}_reader", auto_monitor=False)
+            self._nord = nord
 
     @property
     def ready(self) -> bool:
@@ -672,9 +686,13 @@ class ArraySignal:
         self._worker.do(ask)
 
     def _ask(self) -> ArrayReading:
-        # pyepics' own count is that of an earlier event; 0 asks for what the record holds now (NORD).
-        value = self._signal.get(count=0, use_monitor=False) if self._is_epics else self._signal.get()
-        values = np.atleast_1d(np.array(value))
+        for _ in range(LENGTH_TRIES):
+            value = self._signal.get(use_monitor=False) if self._is_epics else self._signal.get()
+            values = np.atleast_1d(np.array(value))
+            if self._nord is None or len(values) == self._nord.get(use_monitor=False):
+                break
+        else:
+            raise ValueError(f"{self.pv} came with {len(values)} elements, and NORD says otherwise")
         if values.ndim != 1 or values.dtype.kind not in "iuf":
             self.problem = f"{self.pv} holds {values.dtype}, and numbers are needed"
             raise ValueError(self.problem)

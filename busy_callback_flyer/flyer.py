@@ -311,7 +311,8 @@ class BusyFlyer(Device):
     # The lines to the records
 
     def _open_channels(self) -> None:
-        waves = {attr: getattr(self, attr).wave for attr in self._column_names()}
+        arrays = {attr: getattr(self, attr) for attr in self._column_names()}
+        waves = {attr: array.wave for attr, array in arrays.items()}
         state = state_of(self.busy)
         self._opened_for = self.events
         self._worker: Worker | None = None
@@ -323,7 +324,9 @@ class BusyFlyer(Device):
                 return
             logger.warning("%s cannot have its events directly (%s): it takes ophyd's", self.name, reason)
         worker = self._worker = Worker(self.name)
-        self._columns = {attr: ArraySignal(wave, worker) for attr, wave in waves.items()}
+        self._columns = {
+            attr: ArraySignal(array.wave, worker, getattr(array, "number_read", None)) for attr, array in arrays.items()
+        }
         self._open_busy(state)
 
     def _open_busy(self, state: Signal) -> None:

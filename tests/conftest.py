@@ -92,8 +92,13 @@ def make_flyer(controller: Callable[..., None]) -> Iterator[Callable[..., Any]]:
         flyer.stop()
 
 
+@pytest.fixture(params=["direct", "ophyd"])
+def flyer(request: pytest.FixtureRequest, make_flyer: Callable[..., BusyFlyer]) -> BusyFlyer:
+    return make_flyer(events=request.param)
+
+
 @pytest.fixture
-def flyer(make_flyer: Callable[..., BusyFlyer]) -> BusyFlyer:
+def direct_flyer(make_flyer: Callable[..., BusyFlyer]) -> BusyFlyer:
     return make_flyer()
 
 

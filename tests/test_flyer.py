@@ -168,10 +168,10 @@ def test_two_thousand_flights_leave_nothing_behind(flyer: BusyFlyer, controller:
     assert not channel._answers, "requests that nobody will answer"
 
 
-def test_status_finishes_in_libcas_thread(flyer: BusyFlyer, controller: Controller) -> None:
+def test_status_finishes_in_libcas_thread(direct_flyer: BusyFlyer, controller: Controller) -> None:
     controller(duration=60)
     called_from: queue.Queue[threading.Thread] = queue.Queue()
-    status = flyer.kickoff()
+    status = direct_flyer.kickoff()
     status.add_callback(lambda _: called_from.put(threading.current_thread()))
     look(BUSY_PV)  # Busy is put by now
     epics.caput(BUSY_PV, 0)
@@ -259,7 +259,7 @@ def test_kickoff_forgets_before_it_refuses(flyer: BusyFlyer) -> None:
 
 
 def test_late_answer_to_an_earlier_flight_is_not_ours(
-    flyer: BusyFlyer, controller: Controller, monkeypatch: pytest.MonkeyPatch
+    direct_flyer: BusyFlyer, controller: Controller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     controller(duration=60)
     answers: list[PutAnswer] = []
@@ -271,12 +271,12 @@ def test_late_answer_to_an_earlier_flight_is_not_ours(
 
     monkeypatch.setattr(BusyChannel, "put_callback", keep_answer)
     for _ in range(2):
-        flyer.stop()
+        direct_flyer.stop()
         look(BUSY_PV)
-        status = flyer.kickoff()
+        status = direct_flyer.kickoff()
     look(BUSY_PV)  # Busy is put by now
     answers[0](PUT_NORMAL, "")
-    assert "callback" not in flyer.timeline
+    assert "callback" not in direct_flyer.timeline
     assert not status.done
 
 
@@ -330,12 +330,12 @@ def test_stream_name(make_flyer: MakeFlyer, run_engine: RunEngine, documents: Do
 # As any Device
 
 
-def test_hints_and_configuration(flyer: BusyFlyer) -> None:
-    assert flyer.hints == {"fields": ["ifly_xArr", "ifly_yArr"]}
-    configuration = flyer.read_configuration()
+def test_hints_and_configuration(direct_flyer: BusyFlyer) -> None:
+    assert direct_flyer.hints == {"fields": ["ifly_xArr", "ifly_yArr"]}
+    configuration = direct_flyer.read_configuration()
     assert configuration["ifly_xArr_number_elements"]["value"] == 256
-    assert configuration.keys() == flyer.describe_configuration().keys()
-    assert flyer.read() == {}, "a flight's arrays are collected, not read"
+    assert configuration.keys() == direct_flyer.describe_configuration().keys()
+    assert direct_flyer.read() == {}, "a flight's arrays are collected, not read"
 
 
 def test_stage_and_unstage(flyer: BusyFlyer) -> None:
@@ -386,10 +386,10 @@ def test_time_array_may_be_none(make_flyer: MakeFlyer) -> None:
     assert set(page["time"]) == {flyer.timeline["done"].stamp}
 
 
-def test_destroy_releases_the_channels(flyer: BusyFlyer) -> None:
-    channels = flyer._channels()
+def test_destroy_releases_the_channels(direct_flyer: BusyFlyer) -> None:
+    channels = direct_flyer._channels()
     assert all(channel.ready for channel in channels)
-    flyer.destroy()
+    direct_flyer.destroy()
     assert not any(channel.ready for channel in channels)
     assert all(isinstance(channel, BusyChannel | ArrayChannel) and not channel._finalizer.alive for channel in channels)
     epics.caput(BUSY_PV, 1, wait=True, timeout=TIMEOUT)  # nobody is told any more
@@ -412,14 +412,16 @@ def test_destroy_releases_the_channels(flyer: BusyFlyer) -> None:
     ],
     ids=lambda options: next(iter(options)),
 )
-def test_bad_options_are_refused_at_construction_and_at_kickoff(flyer: BusyFlyer, options: dict[str, Any]) -> None:
+def test_bad_options_are_refused_at_construction_and_at_kickoff(
+    direct_flyer: BusyFlyer, options: dict[str, Any]
+) -> None:
     ((option, value),) = options.items()
     with pytest.raises(ValueError, match=f"^{option}="):
         BusyFlyer(PREFIX, name="bad", **options)
-    setattr(flyer, option, value)
+    setattr(direct_flyer, option, value)
     before = look(BUSY_PV)
     with pytest.raises(ValueError, match=f"^{option}="):
-        flyer.kickoff()
+        direct_flyer.kickoff()
     assert look(BUSY_PV) == before, "the hardware moved"
 
 
