@@ -7,6 +7,7 @@ process of the embedded IOC.
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from .pages import CollectError, RaggedArrayError, StaleArrayError
     from .polling import PollingFlyer
     from .records import BusyRecord, BusyStatus, Waveform
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # silent unless somebody asks
 
 __all__ = [
     "BusyFlyer",

@@ -43,6 +43,7 @@ from epics import ca, dbr
 
 from . import libca
 from .flight import BUSY, DONE, PUT_DISCONNECTED, PUT_REFUSED, Reading
+from .records import BusyStatus
 
 logger = logging.getLogger(__name__)
 
@@ -403,6 +404,9 @@ class ArrayChannel(_Channel):
 
 # By signals
 
+DEFAULT_NAMES = [BusyStatus.done.value, BusyStatus.busy.value]
+"""Of a busy record's values; those of a site count where they are known."""
+
 LENGTH_TRIES = 20
 """How often an array is asked for whose length and NORD differ."""
 
@@ -465,7 +469,7 @@ class BusySignal:
     """
 
     def __init__(self, signal: Signal, worker: Worker, listener: BusyListener) -> None:
-        self.pv: str = getattr(signal, "pvname", signal.name)
+        self.pv = name_of(signal)
         self.reading: Reading | None = None
         self.problem: str | None = None
         self.pending = False
@@ -521,6 +525,10 @@ class BusySignal:
             raise
         finally:
             self._putting = False
+        if not self._is_epics:  # no echo, but what it says now
+            reading = self._ask()
+            if reading is not None:
+                self._event(reading)
 
     def _put_and_answer(self, value: int, answer: PutAnswer) -> None:
         if self.pending:
@@ -551,8 +559,7 @@ class BusySignal:
     def _ask(self) -> Reading | None:
         epoch = self._epoch
         try:
-            how: dict[str, Any] = {"as_string": False, "use_monitor": False} if self._is_epics else {}
-            value = self._reader.get(**how)
+            value = self._reader.get(as_string=False, **({"use_monitor": False} if self._is_epics else {}))
         except (TimeoutError, DisconnectedError):
             return None
         reading = self._reading(value, self._reader.timestamp, self._reader.metadata)
@@ -560,12 +567,14 @@ class BusySignal:
 
     def _look(self) -> None:
         """Where a connection brings no event: that of a fake signal, or one that was there before."""
-        if self.reading is None and self.problem is None and self._monitor.connected:
+        if self.reading is None and self._monitor.connected:
             reading = self._ask()
             if reading is not None:
                 self._event(reading)
 
     def _event(self, reading: Reading) -> None:
+        if reading == self.reading:  # a new subscription may tell twice
+            return
         first, self.reading = self.reading is None, reading
         if first:
             self._ready.set()
@@ -589,10 +598,13 @@ class BusySignal:
 
     def _number(self, value: Any, strings: Iterable[str] | None) -> int | None:
         names = list(strings or ())
-        if isinstance(value, str) and value in names:
-            value = names.index(value)
+        if isinstance(value, str) and value in (names or DEFAULT_NAMES):
+            value = (names or DEFAULT_NAMES).index(value)
+        elif value in ("0", "1"):  # what a fake signal of strings says at first
+            value = int(value)
         numeric = isinstance(value, int | np.integer) or (isinstance(value, float) and not self._is_epics)
         if len(names) <= 2 and numeric and value in (DONE, BUSY) and (names or not self._is_epics):
+            self.problem = None
             return int(value)
         what = f"it has {len(names)} states" if names else f"it says {value!r}"
         self.problem = f"{self.pv} is no busy record: {what}, and a binary (busy or bo) is needed"
@@ -607,10 +619,9 @@ class BusySignal:
             return  # an echo
 
         def news() -> None:
-            if self.problem is None:
-                reading = self._reading(value, timestamp, metadata)
-                if reading is not None:
-                    self._event(reading)
+            reading = self._reading(value, timestamp, metadata)
+            if reading is not None:
+                self._event(reading)
 
         self._worker.do(news)
 
@@ -637,7 +648,7 @@ class ArraySignal:
 
     def __init__(self, signal: Signal, worker: Worker, nord: Signal | None = None) -> None:
         self.problem: str | None = None
-        self.pv: str = getattr(signal, "pvname", signal.name)
+        self.pv = name_of(signal)
         self._worker = worker
         self._signal = signal
         self._is_epics = isinstance(signal, EpicsSignalBase)
@@ -702,6 +713,12 @@ class ArraySignal:
 
 BusyLine = BusyChannel | BusySignal
 ArrayLine = ArrayChannel | ArraySignal
+
+
+def name_of(signal: Signal) -> str:
+    """Of its PV; that of a signal without PV."""
+    name: str = getattr(signal, "pvname", signal.name)
+    return name
 
 
 def why_not_direct(signals: Iterable[Signal]) -> str | None:

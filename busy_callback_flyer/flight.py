@@ -345,6 +345,15 @@ class Flight:
             return _NOTHING
         return self._busy_says(reading, now) if reading.value == BUSY else self._done_says(reading, now)
 
+    def ground_read(self, reading: Reading | None, now: float) -> Orders:
+        """A read sent ahead of the put came back: what the record said at the last moment; None: it failed.
+
+        Of use where nobody tells what became of the put, and its traces are all there is.
+        """
+        if reading is not None and self.state is State.SENT:
+            self.before = reading
+        return _NOTHING
+
     def put_returned(self, status: int | None, message: str, now: float) -> Orders:
         """Our put-callback came back with a Channel Access `status`; `message` is its text.
 
@@ -371,7 +380,7 @@ class Flight:
             self._ask_at = now + CALLBACK_GRACE
             return _NOTHING
         if reading.value == BUSY:
-            return self._read_says_busy(reading, now)
+            return self._read_says_busy(reading, later, now)
         if self._callback_back and not later:
             return self._read()
         if self.state is State.SENT and not self._callback_back:  # our put may be queued behind a flight that ended
@@ -470,9 +479,12 @@ class Flight:
         self.timeline.mark("done", now, reading.stamp)
         return self._weigh(now)
 
-    def _read_says_busy(self, reading: Reading, now: float) -> Orders:
-        if self._callback_back and self._callback_tells and self._ended is not None:
-            return self._finish_the_ended(now)
+    def _read_says_busy(self, reading: Reading, later: bool, now: float) -> Orders:
+        if self._callback_back and later and not self._busy_by_read:  # it flies for somebody else
+            if self._done is not None:
+                return self._finish(now)
+            if self._ended is not None:
+                return self._finish_the_ended(now)
         if self.state is State.SENT or self._done is not None:
             self._see_busy(reading, now)
             self._busy_by_read = True

@@ -23,6 +23,7 @@ from .channel import (
     BusyLine,
     BusySignal,
     Worker,
+    name_of,
     why_not_direct,
 )
 from .deadlines import Alarm
@@ -197,8 +198,7 @@ class BusyFlyer(Device):
             self._close_channels()
             self._open_channels()
         self._refuse_unusable()
-        pv = state_of(self.busy).pvname
-        flight = Flight(pv, options, clock_offset=time.time() - time.monotonic())
+        flight = Flight(name_of(state_of(self.busy)), options, clock_offset=time.time() - time.monotonic())
         sortie = _Sortie(flight, FlightStatus(self))
         with self._lock:
             if self._sortie is not None:
@@ -355,6 +355,10 @@ class BusyFlyer(Device):
         def answer(status: int | None, message: str) -> None:
             self._witness(flight, lambda flight, now: flight.put_returned(status, message, now))
 
+        if isinstance(self._channel, BusySignal):
+            self._channel.read(
+                lambda reading: self._witness(flight, lambda flight, now: flight.ground_read(reading, now))
+            )
         self._channel.put_callback(BUSY, answer)
 
     def _put_done(self) -> None:

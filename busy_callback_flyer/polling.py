@@ -53,7 +53,7 @@ class PollingFlyer(BusyFlyer):
         # Without monitor: else the stamp of a read is that of the latest event.
         epics = isinstance(state, EpicsSignalBase)
         self._polled = EpicsSignalRO(state.pvname, name=f"{state.name}_polled", auto_monitor=False) if epics else state
-        self._read_wanted = False
+        self._read_wanted_by: Flight | None = None
 
     def _channels(self) -> list[ArrayLine | BusyLine]:
         return list(self._columns.values())
@@ -83,7 +83,8 @@ class PollingFlyer(BusyFlyer):
 
     def _look(self, flight: Flight) -> None:
         """Read the busy PV: a poll is all that this flyer has for an event and for an answer."""
-        state, asked = flight.state, self._read_wanted  # before the read, which is to be the later
+        # Looked at before the read, which is to be the later.
+        state, asked = flight.state, self._read_wanted_by is flight
         reading = self._ask()
         if reading is None:
             self._witness(flight, Flight.connection_lost)
@@ -92,7 +93,6 @@ class PollingFlyer(BusyFlyer):
         elif state in (State.CLEARING, State.SETTLING):
             self._witness(flight, lambda flight, now: flight.record_says(reading, now))
         elif asked or state is State.FLYING:
-            self._read_wanted = False
             self._witness(flight, lambda flight, now: flight.read_answers(reading, now))
 
     def _ask(self) -> Reading | None:
@@ -107,7 +107,6 @@ class PollingFlyer(BusyFlyer):
         return Reading(value, polled.timestamp, severity or 0, alarm or 0)
 
     def _put_busy(self, flight: Flight) -> None:
-        self._read_wanted = False
         status, message = None, ""
         try:
             self._state.put(BUSY)
@@ -122,7 +121,7 @@ class PollingFlyer(BusyFlyer):
             self._state.put(DONE)
 
     def _read_busy(self, flight: Flight) -> None:
-        self._read_wanted = True
+        self._read_wanted_by = flight
 
     @property
     def _state(self) -> EpicsSignal:

@@ -293,6 +293,19 @@ def test_untold_callback_of_a_refused_put() -> None:
     assert_failed(flight, FlightRefused, "no trace", "DISP")
 
 
+def test_untold_callback_of_a_refused_put_after_others_were_there() -> None:
+    """What was known at kickoff is not what the record said when Busy was put."""
+    flight = launched()
+    assert flight.ground_read(OTHERS_DONE, 0.05) == ()
+    assert flight.put_returned(None, "", 0.1) == (Order.READ,)
+    assert flight.read_answers(OTHERS_DONE, 0.2) == (Order.SETTLE,)
+    assert_failed(flight, FlightRefused, "no trace")
+    failed = launched()
+    assert failed.ground_read(None, 0.05) == ()
+    assert failed.before == GROUND
+    assert flying().ground_read(OTHERS_DONE, 0.2) == ()
+
+
 def test_untold_callback_of_a_short_flight() -> None:
     flight = launched()
     assert flight.put_returned(None, "", 0.1) == (Order.READ,)
@@ -330,6 +343,21 @@ def test_untold_restart_of_the_ioc(by: str) -> None:
         assert flight.record_says(DONE_SEEN, 3.0) == (Order.READ,)
         assert flight.read_answers(booted, 3.1) == (Order.SETTLE,)
     assert_failed(flight, FlightLost, "restarted")
+
+
+@pytest.mark.parametrize("heard", [False, True], ids=["unheard", "heard"])
+def test_untold_callback_with_a_flight_queued_behind(heard: bool) -> None:
+    """The read finds the other's Busy, maybe before its event is heard."""
+    flight = flying()
+    flight.record_says(DONE_SEEN, 1.0)
+    theirs = Reading(BUSY, 1002.001)
+    if heard:
+        flight.record_says(theirs, 1.001)
+    assert flight.put_returned(None, "", 1.002) == (Order.READ,)
+    assert flight.read_answers(theirs, 1.003) == (Order.SETTLE,)
+    assert flight.finished
+    assert flight.timeline.t0 == BUSY_SEEN.stamp
+    assert flight.timeline["done"].stamp == DONE_SEEN.stamp
 
 
 # Rule 2: a lost IOC is not a finished flight

@@ -449,7 +449,8 @@ class EveryOrder(RuleBasedStateMachine):
             ended = ended or self.world.done_since_return
         if sortie.fate is Fate.REFUSED and not self.world.telling:
             # Another's trace in the record cannot be told from ours.
-            ended = sortie.before is not None and self.world.record.stamp != sortie.before.stamp
+            touched = sortie.before is not None and self.world.record.stamp != sortie.before.stamp
+            ended = touched or bool(self.world.busies)
         assert ended, f"finished, while in truth our put is {sortie.fate.value} and the record {self.world.record}"
         assert "done" in flight.timeline
         assert flight.timeline["done"].stamp is not None, "finished, but nobody knows when"

@@ -197,7 +197,7 @@ class EmbeddedIOC:
             "EPICS_CA_MAX_ARRAY_BYTES": str(max(16384, 8 * self._nelm + 1024)),
             "EPICS_CA_CONN_TMO": "30.0",
             "EPICS_CA_BEACON_PERIOD": "15.0",
-            "EPICS_CA_MAX_SEARCH_PERIOD": "300.0",
+            "EPICS_CA_MAX_SEARCH_PERIOD": "300",
             "EPICS_CA_MCAST_TTL": "1",
         }
 
