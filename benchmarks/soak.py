@@ -87,7 +87,8 @@ class _Soak:
         status = flyer.kickoff()
         if number:
             self._count_finishes(wrong)
-        self._finishes = finishes = []
+        finishes: list[object] = []
+        self._finishes = finishes
         status.add_callback(finishes.append)
         try:
             status.wait(HANG)

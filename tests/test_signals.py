@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import epics
 import numpy as np
 import pytest
-from ophyd import Component, Device, EpicsSignal, EpicsSignalRO, Signal
+from ophyd import Component, EpicsSignal, EpicsSignalRO, Signal
 from ophyd.sim import make_fake_device
 
 from busy_callback_flyer import BusyFlyer, FlightRefused, FlightTimeout, Waveform
@@ -78,12 +80,10 @@ def test_fake_device_left_busy_is_reset(fake: Any) -> None:
     known = threading.Event()
     fake._worker.do(known.set)  # behind the news
     assert known.wait(TIMEOUT)
-    heard: list[int] = []
-    flying = threading.Event()
-    fake.busy.state.subscribe(lambda value, **_: (heard.append(value), flying.set() if value else None), run=False)
+    heard: queue.Queue[int] = queue.Queue()
+    fake.busy.state.subscribe(lambda value, **_: heard.put(value), run=False)
     status = fake.kickoff()
-    assert flying.wait(TIMEOUT)
-    assert heard == [0, 1]
+    assert [heard.get(timeout=TIMEOUT) for _ in range(2)] == [0, 1]
     land(fake)
     status.wait(TIMEOUT)
 
@@ -97,7 +97,12 @@ def test_fake_device_that_takes_no_put_is_refused(fake: Any) -> None:
 
 def test_fake_record_that_clears_itself(fake: Any) -> None:
     state = fake.busy.state
-    state.sim_set_putter(lambda value: (state.sim_put(value), land(fake)))
+
+    def put(value: int) -> None:
+        state.sim_put(value)
+        land(fake)
+
+    state.sim_set_putter(put)
     fake.kickoff().wait(TIMEOUT)
     fake.complete().wait(TIMEOUT)
     (page,) = fake.collect_pages()
@@ -106,7 +111,7 @@ def test_fake_record_that_clears_itself(fake: Any) -> None:
 
 def test_fake_device_is_silent_and_ends_by_its_timeout(fake: Any) -> None:
     fake.flight_timeout = 0.2
-    with pytest.raises(FlightTimeout, match="flight_timeout=0.2 s"):
+    with pytest.raises(FlightTimeout, match=r"flight_timeout=0\.2 s"):
         fake.kickoff().wait(TIMEOUT)
     said = threading.Event()
     fake.busy.state.subscribe(lambda value, **_: None if value else said.set())
@@ -177,63 +182,66 @@ def listener() -> Listener:
 
 
 @pytest.fixture
-def line(listener: Listener, controller: Controller, request: pytest.FixtureRequest) -> BusySignal:
+def line(listener: Listener, controller: Controller) -> Iterator[BusySignal]:
     epics.caput(BUSY_PV, 0, wait=True, timeout=TIMEOUT)
     worker = Worker("test")
     line = BusySignal(EpicsSignal(BUSY_PV, name="state", string=True), worker, listener)
-    request.addfinalizer(worker.stop)
-    request.addfinalizer(line.close)
     assert line.wait_ready(TIMEOUT)
     assert listener.next()[0] == "connected"
-    return line
+    yield line
+    line.close()
+    worker.stop()
+
+
+def says(listener: Listener, value: int) -> Reading:
+    """The next news of this value; a new subscription may tell twice of what was before."""
+    while True:
+        kind, reading = listener.next()
+        assert kind == "says"
+        if reading.value == value:
+            assert isinstance(reading, Reading)
+            return reading
 
 
 def test_only_the_record_is_heard_and_no_echo(line: BusySignal, listener: Listener, controller: Controller) -> None:
     """An echo bears the value that was asked for and the client's clock."""
     controller(duration=60)
-    line.put(BUSY)
-    kind, reading = listener.next()
-    assert (kind, reading.value) == ("says", BUSY)
-    assert look(BUSY_PV) == (BUSY, pytest.approx(reading.stamp, abs=2e-6))
-    line.put(DONE)
-    kind, reading = listener.next()
-    assert (kind, reading.value) == ("says", DONE)
-    assert look(BUSY_PV) == (DONE, pytest.approx(reading.stamp, abs=2e-6))
+    for value in (BUSY, DONE):
+        line.put(value)
+        reading = says(listener, value)
+        assert look(BUSY_PV)[0] == value
+        assert look(BUSY_PV)[1] == pytest.approx(reading.stamp, abs=2e-6)
     assert listener.heard.empty()
 
 
 def test_a_read_brings_the_stamp_of_its_own_answer(line: BusySignal, controller: Controller) -> None:
     """ophyd keeps that of the latest event where a signal is monitored; 0 while 0 moves it without one."""
-    answers: list[Reading | None] = []
-    answered = threading.Event()
+    answers: queue.Queue[Reading | None] = queue.Queue()
     epics.caput(BUSY_PV, 0, wait=True, timeout=TIMEOUT)
-    line.read(lambda reading: (answers.append(reading), answered.set()))  # type: ignore[func-returns-value]
-    assert answered.wait(TIMEOUT)
-    (reading,) = answers
+    line.read(answers.put)
+    reading = answers.get(timeout=TIMEOUT)
     assert reading is not None
-    assert look(BUSY_PV) == (DONE, pytest.approx(reading.stamp, abs=2e-6))
+    assert look(BUSY_PV)[1] == pytest.approx(reading.stamp, abs=2e-6)
 
 
 def test_requests_block_nobody(line: BusySignal, listener: Listener, controller: Controller) -> None:
     """They are made in the worker's thread, whoever asks."""
     controller(duration=60)
-    in_thread(lambda: line.put(BUSY))
-    assert listener.next()[1].value == BUSY
-    in_thread(lambda: line.put(DONE))
-    assert listener.next()[1].value == DONE
+    for value in (BUSY, DONE):
+        in_thread(partial(line.put, value))
+        says(listener, value)
 
 
 def test_a_second_put_callback_is_not_sent_while_one_is_pending(line: BusySignal, controller: Controller) -> None:
     controller(duration=60)
-    answers: list[tuple[int | None, str]] = []
-    answered = threading.Event()
-    line.put_callback(BUSY, lambda status, text: answers.append((status, text)))
-    line.put_callback(BUSY, lambda status, text: (answers.append((status, text)), answered.set()))  # type: ignore[func-returns-value]
-    assert answered.wait(TIMEOUT)
-    ((status, text),) = answers
+    answers: queue.Queue[tuple[int | None, str]] = queue.Queue()
+    for _ in range(2):
+        line.put_callback(BUSY, lambda status, text: answers.put((status, text)))
+    status, text = answers.get(timeout=TIMEOUT)
     assert status == 160
     assert "never answered" in text
     line.put(DONE)
+    assert answers.get(timeout=TIMEOUT) == (None, "")
 
 
 @pytest.mark.parametrize(("record", "what"), [("duration", "it says"), ("fault", "it has 8 states")])
@@ -258,14 +266,13 @@ def test_an_array_that_is_monitored_comes_whole(controller: Controller) -> None:
     array.wait_for_connection(timeout=TIMEOUT)
     worker = Worker("test")
     line = ArraySignal(array.wave, worker, array.number_read)
+    answers: queue.Queue[Any] = queue.Queue()
     for length in (3, 11, 2, 50):
-        answers: list[Any] = []
-        answered = threading.Event()
         epics.caput(pv, list(range(length)), wait=True, timeout=TIMEOUT)
-        line.fetch(lambda answer: (answers.append(answer), answered.set()))  # type: ignore[func-returns-value] # noqa: B023
-        assert answered.wait(TIMEOUT)
-        assert answers[0].values.tolist() == list(range(length))
-        assert answers[0].stamp == pytest.approx(look(pv)[1], abs=2e-6)
+        line.fetch(answers.put)
+        answer = answers.get(timeout=TIMEOUT)
+        assert answer.values.tolist() == list(range(length))
+        assert answer.stamp == pytest.approx(look(pv)[1], abs=2e-6)
     worker.stop()
 
 
@@ -290,9 +297,6 @@ def test_a_flyer_whose_signals_somebody_watches(make_flyer: MakeFlyer, controlle
 
 def test_soft_signals_fly() -> None:
     """No EPICS at all: whoever simulates a beamline can fly."""
-
-    class Array(Device):
-        wave = Component(Signal, value=np.array([1.0, 2.0]))
 
     class Soft(BusyFlyer):
         busy = Component(Signal, value=0)
