@@ -108,6 +108,11 @@ class _Soak:
         # What the record says now is later than the finish: still Busy, or Done of another stamp, means early.
         early = said["value"] != 0 or abs(said["timestamp"] - done) > 2e-6 or done <= self._last_done
         early = early or (busy is not None and done - busy < length)
+        if early:
+            print(
+                f"the record says {said['value']}, stamp {said['timestamp']:.6f}, and the flight of {length:g} s said:"
+            )
+            print(timeline, flush=True)
         wrong["early finishes"] += early
         self._last_done = done
         try:

@@ -34,7 +34,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import ophyd
-from ophyd import EpicsSignalRO
+from ophyd import EpicsSignal, EpicsSignalRO
 from ophyd.signal import EpicsSignalBase, Signal
 from ophyd.utils import DisconnectedError, ReadOnlyError
 
@@ -519,7 +519,7 @@ class BusySignal:
     def _put(self, value: int, **how: Any) -> None:
         self._putting = True
         try:
-            self._signal.put(value, **how)
+            self._signal = put_anew(self._signal, value, **how)
         except (TimeoutError, DisconnectedError) as error:
             logger.info("%s: the put of %s failed: %s", self.pv, value, error)
             raise
@@ -715,6 +715,29 @@ BusyLine = BusyChannel | BusySignal
 ArrayLine = ArrayChannel | ArraySignal
 
 
+def put_anew(signal: Signal, value: int, **how: Any) -> Signal:
+    """Put to a signal, or to a new one for the same PV; returns the one that took it.
+
+    ophyd misses that access came back with an IOC that was silent for too long: the signal
+    stays read-only for good, while libca and a new signal know better.
+
+    Raises
+    ------
+    ReadOnlyError
+        The PV is read-only indeed.
+    TimeoutError, DisconnectedError
+        It is not connected.
+    """
+    try:
+        signal.put(value, **how)
+    except ReadOnlyError:
+        if not isinstance(signal, EpicsSignal):
+            raise
+        signal = EpicsSignal(signal.pvname, signal.setpoint_pvname, name=signal.name)
+        signal.put(value, **how)
+    return signal
+
+
 def name_of(signal: Signal) -> str:
     """Of its PV; that of a signal without PV."""
     name: str = getattr(signal, "pvname", signal.name)
@@ -728,6 +751,8 @@ def why_not_direct(signals: Iterable[Signal]) -> str | None:
             return f"{signal.name} is a {type(signal).__name__}"
         if signal.cl.name != "pyepics":
             return f"ophyd's control layer is {signal.cl.name}"
+        if getattr(signal, "setpoint_pvname", signal.pvname) != signal.pvname:
+            return f"{signal.name} is put to another PV than it is read from"
     try:
         libca.library()
     except libca.Unavailable as reason:

@@ -349,9 +349,14 @@ class Flight:
         """A read sent ahead of the put came back: what the record said at the last moment; None: it failed.
 
         Of use where nobody tells what became of the put, and its traces are all there is.
+        What was seen before it is not of this flight.
         """
-        if reading is not None and self.state is State.SENT:
+        if reading is not None and self.state in (State.SENT, State.FLYING):
             self.before = reading
+            self._busy, self._busy_stamp, self._ended, self._stamps_move = None, None, None, True
+            self._forget_done()
+            self.timeline.forget("busy")
+            self._enter(State.SENT, now)
         return _NOTHING
 
     def put_returned(self, status: int | None, message: str, now: float) -> Orders:

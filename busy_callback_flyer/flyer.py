@@ -42,6 +42,9 @@ _DEFAULT_TIMEOUT = inspect.signature(Device.wait_for_connection).parameters["tim
 COLLECT_TIMEOUT = 5.0
 """Seconds that collect waits for arrays under way, where nobody waited for `complete` before."""
 
+STOP_TIMEOUT = 2.0
+"""Seconds that stop waits for the put of Done to go out, where another thread is at it."""
+
 
 class BusyFlyer(Device):
     """A flyer for fly scans that an external controller runs while a busy record is Busy.
@@ -156,7 +159,8 @@ class BusyFlyer(Device):
         self._lock = threading.Lock()  # guards the flight; never held while libca or a callback is entered
         self._sortie: _Sortie | None = None
         self._errands: deque[tuple[Order, Flight]] = deque()  # in the order of the flights' orders
-        self._on_errand = False
+        self._errand_runner: int | None = None  # the thread
+        self._errands_done = threading.Condition(self._lock)
         self._alarm = Alarm(lambda: self._witness(None, Flight.deadline))
         self._open_channels()
 
@@ -267,6 +271,9 @@ class BusyFlyer(Device):
     def stop(self, *, success: bool = False) -> None:
         """End the flight in progress, if there is one: writes Done, and its status fails with `FlightAborted`."""
         self._witness(None, lambda flight, now: flight.abort(now, "stop() was called"))
+        with self._errands_done:  # another thread may be about to put it, behind the Busy of the flight
+            if self._errand_runner != threading.get_ident():
+                self._errands_done.wait_for(lambda: not self._errands and self._errand_runner is None, STOP_TIMEOUT)
         super().stop(success=success)
 
     # What else a Device offers
@@ -388,9 +395,9 @@ class BusyFlyer(Device):
         """Carry the orders out one after another, in whichever thread does so already: no put may overtake another."""
         while True:
             with self._lock:
-                if self._on_errand or not self._errands:
+                if self._errand_runner is not None or not self._errands:
                     return
-                self._on_errand = True
+                self._errand_runner = threading.get_ident()
                 order, flight = self._errands.popleft()
             try:
                 if order is Order.PUT_BUSY:
@@ -403,7 +410,8 @@ class BusyFlyer(Device):
                 logger.exception("%s could not %s", self.name, order.value)
             finally:
                 with self._lock:
-                    self._on_errand = False
+                    self._errand_runner = None
+                    self._errands_done.notify_all()
 
     def _settle(self, sortie: _Sortie) -> None:
         error = sortie.flight.error

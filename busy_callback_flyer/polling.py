@@ -11,7 +11,7 @@ from ophyd import EpicsSignal, EpicsSignalRO
 from ophyd.signal import EpicsSignalBase
 from ophyd.utils import DisconnectedError, ReadOnlyError
 
-from .channel import ArrayLine, BusyLine
+from .channel import ArrayLine, BusyLine, put_anew
 from .flight import BUSY, DONE, PUT_REFUSED, Flight, FlightOptions, FlightRefused, Reading, State, require_seconds
 from .flyer import BusyFlyer, state_of
 
@@ -53,6 +53,7 @@ class PollingFlyer(BusyFlyer):
         # Without monitor: else the stamp of a read is that of the latest event.
         epics = isinstance(state, EpicsSignalBase)
         self._polled = EpicsSignalRO(state.pvname, name=f"{state.name}_polled", auto_monitor=False) if epics else state
+        self._setpoint = state
         self._read_wanted_by: Flight | None = None
 
     def _channels(self) -> list[ArrayLine | BusyLine]:
@@ -109,7 +110,7 @@ class PollingFlyer(BusyFlyer):
     def _put_busy(self, flight: Flight) -> None:
         status, message = None, ""
         try:
-            self._state.put(BUSY)
+            self._put(BUSY)
         except ReadOnlyError as error:
             status, message = PUT_REFUSED, str(error)
         # A plain put is served before any later read on the same circuit.
@@ -118,7 +119,10 @@ class PollingFlyer(BusyFlyer):
 
     def _put_done(self) -> None:
         if self._state.connected:  # else ophyd waits for it
-            self._state.put(DONE)
+            self._put(DONE)
+
+    def _put(self, value: int) -> None:
+        self._setpoint = put_anew(self._setpoint, value)
 
     def _read_busy(self, flight: Flight) -> None:
         self._read_wanted_by = flight

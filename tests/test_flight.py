@@ -303,7 +303,21 @@ def test_untold_callback_of_a_refused_put_after_others_were_there() -> None:
     failed = launched()
     assert failed.ground_read(None, 0.05) == ()
     assert failed.before == GROUND
-    assert flying().ground_read(OTHERS_DONE, 0.2) == ()
+
+
+def test_late_news_ahead_of_the_read_before_the_put_is_not_of_ours() -> None:
+    flight = launched()
+    flight.record_says(OTHERS_BUSY, 0.01)
+    flight.record_says(OTHERS_DONE, 0.02)
+    assert flight.ground_read(OTHERS_DONE, 0.03) == ()
+    assert flight.state is State.SENT
+    assert flight.next_deadline == pytest.approx(5.0), "start_timeout, and no read that is due"
+    assert flight.put_returned(None, "", 0.1) == (Order.READ,)
+    assert flight.read_answers(DONE_SEEN, 0.2) == (Order.SETTLE,)
+    assert flight.finished
+    assert "busy" not in flight.timeline
+    assert flight.timeline["done"].stamp == DONE_SEEN.stamp
+    assert flight.fresh_since == OTHERS_DONE.stamp
 
 
 def test_untold_callback_of_a_short_flight() -> None:

@@ -147,6 +147,8 @@ def test_falls_back_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
 def test_why_not_direct() -> None:
     assert why_not_direct([EpicsSignalRO(BUSY_PV, name="state")]) is None
     assert "soft is a Signal" in str(why_not_direct([Signal(name="soft")]))
+    apart = EpicsSignal(BUSY_PV, f"{PREFIX}mytaxi", name="apart")
+    assert "another PV" in str(why_not_direct([apart]))
 
 
 def test_libca_that_cannot_be_had_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
