@@ -449,14 +449,37 @@ def _join_channel_access() -> None:
         ca.use_initial_context()
 
 
+class Reader:
+    """Reads a signal afresh, with the stamp of that very read.
+
+    An EPICS signal that somebody monitors keeps the stamp of its latest event: so it is read
+    by another one, without monitor, that is made when the first is connected.
+    """
+
+    def __init__(self, signal: Signal) -> None:
+        self._signal = signal
+        self._afresh: Signal | None = None
+
+    def get(self) -> tuple[Any, float, dict[str, Any]]:
+        """Value, stamp and metadata; raises what the control layer raises."""
+        signal = self._signal
+        if not isinstance(signal, EpicsSignalBase):
+            return signal.get(as_string=False), signal.timestamp, signal.metadata
+        if self._afresh is None:
+            signal.wait_for_connection()
+            self._afresh = EpicsSignalRO(signal.pvname, name=f"{signal.name}_reader", auto_monitor=False)
+        value = self._afresh.get(as_string=False, use_monitor=False)
+        return value, self._afresh.timestamp, self._afresh.metadata
+
+
 class BusySignal:
     """A flyer's line to its busy record by an ophyd signal; the like of `BusyChannel`.
 
     A signal's own subscribers hear the echo of its own puts, with the value asked for and the
     client's clock. So an EPICS signal is listened to, and read, by further signals for the
-    same PV: a monitored one for the events, and one without monitor for fresh reads, as the
-    first keeps the stamp of the latest event. Of another signal what it says during our own
-    put is not heard; a read tells.
+    same PV, made once it is connected: a monitored one for the events, and one without monitor
+    for fresh reads, as the first keeps the stamp of the latest event. Of another signal what
+    it says during our own put is not heard; a read tells.
 
     Parameters
     ----------
@@ -475,16 +498,14 @@ class BusySignal:
         self.pending = False
         self._worker = worker
         self._listener = listener
-        self._signal = self._monitor = self._reader = signal
+        self._signal = self._setpoint = signal
         self._is_epics = isinstance(signal, EpicsSignalBase)
-        if self._is_epics:
-            self._monitor = EpicsSignalRO(self.pv, name=f"{signal.name}_monitor", auto_monitor=True)
-            self._reader = EpicsSignalRO(self.pv, name=f"{signal.name}_reader", auto_monitor=False)
+        self._monitor: Signal | None = None
+        self._reader = Reader(signal)
         self._ready = threading.Event()
         self._epoch = 0  # of the connection
         self._putting = False
-        self._monitor.subscribe(self._value_changed, run=False)
-        self._monitor.subscribe(self._metadata_changed, event_type=Signal.SUB_META, run=False)
+        signal.subscribe(self._metadata_changed, event_type=Signal.SUB_META, run=False)
         self._worker.do(self._look)
 
     @property
@@ -499,8 +520,9 @@ class BusySignal:
     def close(self) -> None:
         """Stop listening."""
         self._ready.clear()
-        self._monitor.unsubscribe(self._value_changed)
-        self._monitor.unsubscribe(self._metadata_changed)
+        self._signal.unsubscribe(self._metadata_changed)
+        if self._monitor is not None:
+            self._monitor.unsubscribe(self._value_changed)
 
     def put(self, value: int) -> None:
         """Put without callback."""
@@ -519,10 +541,7 @@ class BusySignal:
     def _put(self, value: int, **how: Any) -> None:
         self._putting = True
         try:
-            self._signal = put_anew(self._signal, value, **how)
-        except (TimeoutError, DisconnectedError) as error:
-            logger.info("%s: the put of %s failed: %s", self.pv, value, error)
-            raise
+            self._setpoint = put_anew(self._setpoint, value, **how)
         finally:
             self._putting = False
         if not self._is_epics:  # no echo, but what it says now
@@ -546,12 +565,9 @@ class BusySignal:
                 self._put(value, use_complete=True, callback=lambda **_: self._worker.do(back))
             else:
                 self._put(value)
-        except ReadOnlyError as error:
+        except Exception as error:
             self.pending = False
-            answer(PUT_REFUSED, str(error))
-        except (TimeoutError, DisconnectedError) as error:
-            self.pending = False
-            answer(PUT_DISCONNECTED, str(error))
+            answer(put_status(error), str(error))
         else:
             if not self._is_epics:
                 back()
@@ -559,15 +575,23 @@ class BusySignal:
     def _ask(self) -> Reading | None:
         epoch = self._epoch
         try:
-            value = self._reader.get(as_string=False, **({"use_monitor": False} if self._is_epics else {}))
-        except (TimeoutError, DisconnectedError):
+            value, stamp, metadata = self._reader.get()
+        except Exception as error:
+            logger.info("%s could not be read: %r", self.pv, error)
             return None
-        reading = self._reading(value, self._reader.timestamp, self._reader.metadata)
-        return reading if epoch == self._epoch and self._monitor.connected else None
+        reading = self._reading(value, stamp, metadata)
+        return reading if epoch == self._epoch and self._signal.connected else None
 
     def _look(self) -> None:
-        """Where a connection brings no event: that of a fake signal, or one that was there before."""
-        if self.reading is None and self._monitor.connected:
+        """Take up a connection: listen, and ask, as it may bring no event."""
+        if not self._signal.connected:
+            return
+        if self._monitor is None:
+            self._monitor = self._signal
+            if self._is_epics:
+                self._monitor = EpicsSignalRO(self.pv, name=f"{self._signal.name}_monitor", auto_monitor=True)
+            self._monitor.subscribe(self._value_changed, run=False)
+        if self.reading is None:
             reading = self._ask()
             if reading is not None:
                 self._event(reading)
@@ -589,9 +613,9 @@ class BusySignal:
         self._listener.connection_lost()
 
     def _reading(self, value: Any, stamp: float | None, metadata: dict[str, Any]) -> Reading | None:
-        if stamp is None or not self._monitor.connected:  # its strings are known when it is
+        if stamp is None or not self._signal.connected:  # its strings are known when it is
             return None
-        number = self._number(value, self._monitor.metadata.get("enum_strs"))
+        number = self._number(value, self._signal.metadata.get("enum_strs"))
         if number is None:
             return None
         return Reading(number, stamp, int(metadata.get("severity") or 0), int(metadata.get("status") or 0))
@@ -651,11 +675,8 @@ class ArraySignal:
         self.pv = name_of(signal)
         self._worker = worker
         self._signal = signal
-        self._is_epics = isinstance(signal, EpicsSignalBase)
-        self._nord: Signal | None = None
-        if self._is_epics:  # one without monitor, whose stamp is that of the latest read
-            self._signal = EpicsSignalRO(self.pv, name=f"{signal.name}_reader", auto_monitor=False)
-            self._nord = nord
+        self._reader = Reader(signal)
+        self._nord = nord if isinstance(signal, EpicsSignalBase) else None
 
     @property
     def ready(self) -> bool:
@@ -666,12 +687,9 @@ class ArraySignal:
         """Wait until it is connected."""
         try:
             self._signal.wait_for_connection(timeout)
-            self._ask()
-        except (TimeoutError, DisconnectedError):
+        except TimeoutError:
             return False
-        except ValueError:
-            pass  # then there is a problem
-        return True
+        return self.dtype is not None or self.problem is not None
 
     def close(self) -> None:
         """Nothing is held."""
@@ -681,7 +699,8 @@ class ArraySignal:
         """Type of its elements; None while it is not connected."""
         try:
             return self._ask().values.dtype
-        except (TimeoutError, DisconnectedError, ValueError):
+        except Exception as error:
+            logger.info("%s could not be read: %r", self.pv, error)
             return None
 
     def fetch(self, answer: Callable[[ArrayReading | str], None]) -> None:
@@ -690,15 +709,15 @@ class ArraySignal:
         def ask() -> None:
             try:
                 reading: ArrayReading | str = self._ask()
-            except (TimeoutError, DisconnectedError, ValueError) as error:
-                reading = str(error)
+            except Exception as error:  # each control layer has its own
+                reading = str(error) or repr(error)
             answer(reading)
 
         self._worker.do(ask)
 
     def _ask(self) -> ArrayReading:
         for _ in range(LENGTH_TRIES):
-            value = self._signal.get(use_monitor=False) if self._is_epics else self._signal.get()
+            value, stamp, _ = self._reader.get()
             values = np.atleast_1d(np.array(value))
             if self._nord is None or len(values) == self._nord.get(use_monitor=False):
                 break
@@ -708,11 +727,16 @@ class ArraySignal:
             self.problem = f"{self.pv} holds {values.dtype}, and numbers are needed"
             raise ValueError(self.problem)
         self.problem = None
-        return ArrayReading(values, float(self._signal.timestamp))
+        return ArrayReading(values, float(stamp))
 
 
 BusyLine = BusyChannel | BusySignal
 ArrayLine = ArrayChannel | ArraySignal
+
+
+def put_status(error: Exception) -> int:
+    """The Channel Access status that comes next to what a put raised."""
+    return PUT_DISCONNECTED if isinstance(error, TimeoutError | DisconnectedError) else PUT_REFUSED
 
 
 def put_anew(signal: Signal, value: int, **how: Any) -> Signal:

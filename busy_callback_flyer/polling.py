@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import threading
 import weakref
 from typing import Any
 
-from ophyd import EpicsSignal, EpicsSignalRO
+from ophyd import EpicsSignal
 from ophyd.signal import EpicsSignalBase
-from ophyd.utils import DisconnectedError, ReadOnlyError
 
-from .channel import ArrayLine, BusyLine, put_anew
-from .flight import BUSY, DONE, PUT_REFUSED, Flight, FlightOptions, FlightRefused, Reading, State, require_seconds
+from .channel import ArrayLine, BusyLine, Reader, put_anew, put_status
+from .flight import BUSY, DONE, Flight, FlightOptions, FlightRefused, Reading, State, require_seconds
 from .flyer import BusyFlyer, state_of
 
 __all__ = ["PollingFlyer"]
 
+logger = logging.getLogger(__name__)
 
 _threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 _exiting = threading.Event()
@@ -50,9 +51,7 @@ class PollingFlyer(BusyFlyer):
         super().__init__(prefix, name=name, **kwargs)
 
     def _open_busy(self, state: EpicsSignal) -> None:
-        # Without monitor: else the stamp of a read is that of the latest event.
-        epics = isinstance(state, EpicsSignalBase)
-        self._polled = EpicsSignalRO(state.pvname, name=f"{state.name}_polled", auto_monitor=False) if epics else state
+        self._polled = Reader(state)
         self._setpoint = state
         self._read_wanted_by: Flight | None = None
 
@@ -97,22 +96,21 @@ class PollingFlyer(BusyFlyer):
             self._witness(flight, lambda flight, now: flight.read_answers(reading, now))
 
     def _ask(self) -> Reading | None:
-        polled = self._polled
-        if not polled.connected:
+        if not self._state.connected:
             return None
         try:
-            value = int(polled.get(as_string=False, use_monitor=False))
-        except (TimeoutError, DisconnectedError):
+            value, stamp, metadata = self._polled.get()
+            return Reading(int(value), stamp, metadata.get("severity") or 0, metadata.get("status") or 0)
+        except Exception as error:  # each control layer has its own
+            logger.info("%s could not be read: %r", self._state.name, error)
             return None
-        severity, alarm = polled.metadata.get("severity"), polled.metadata.get("status")
-        return Reading(value, polled.timestamp, severity or 0, alarm or 0)
 
     def _put_busy(self, flight: Flight) -> None:
         status, message = None, ""
         try:
             self._put(BUSY)
-        except ReadOnlyError as error:
-            status, message = PUT_REFUSED, str(error)
+        except Exception as error:
+            status, message = put_status(error), str(error)
         # A plain put is served before any later read on the same circuit.
         self._witness(flight, lambda flight, now: flight.put_returned(status, message, now))
         flight.timeline.forget("callback")
