@@ -407,6 +407,9 @@ class ArrayChannel(_Channel):
 DEFAULT_NAMES = [BusyStatus.done.value, BusyStatus.busy.value]
 """Of a busy record's values; those of a site count where they are known."""
 
+ANSWER_GRACE = 1.0
+"""Seconds that the answer to an earlier put-callback may need; a second one would block the circuit."""
+
 LENGTH_TRIES = 20
 """How often an array is asked for whose length and NORD differ."""
 
@@ -495,7 +498,8 @@ class BusySignal:
         self.pv = name_of(signal)
         self.reading: Reading | None = None
         self.problem: str | None = None
-        self.pending = False
+        self._answered = threading.Event()  # our latest put-callback
+        self._answered.set()
         self._worker = worker
         self._listener = listener
         self._signal = self._setpoint = signal
@@ -524,6 +528,11 @@ class BusySignal:
         if self._monitor is not None:
             self._monitor.unsubscribe(self._value_changed)
 
+    @property
+    def pending(self) -> bool:
+        """Whether a put-callback is under way."""
+        return not self._answered.is_set()
+
     def put(self, value: int) -> None:
         """Put without callback."""
         self._worker.do(functools.partial(self._put, value))
@@ -550,27 +559,31 @@ class BusySignal:
                 self._event(reading)
 
     def _put_and_answer(self, value: int, answer: PutAnswer) -> None:
-        if self.pending:
+        if not self._answered.wait(ANSWER_GRACE):
             answer(PUT_REFUSED, "an earlier put-callback on this channel was never answered")
             return
-        epoch, self.pending = self._epoch, self._is_epics
+        epoch = self._epoch
+        self._answered = answered = threading.Event()
 
         def back() -> None:
             if epoch == self._epoch:  # else the loss was told already
-                self.pending = False
                 answer(None, "")
+
+        def called_back(**_: Any) -> None:
+            answered.set()
+            self._worker.do(back)
 
         try:
             if self._is_epics:
-                self._put(value, use_complete=True, callback=lambda **_: self._worker.do(back))
+                self._put(value, use_complete=True, callback=called_back)
             else:
                 self._put(value)
         except Exception as error:
-            self.pending = False
+            answered.set()
             answer(put_status(error), str(error))
         else:
             if not self._is_epics:
-                back()
+                called_back()
 
     def _ask(self) -> Reading | None:
         epoch = self._epoch
@@ -609,7 +622,8 @@ class BusySignal:
     def _lost(self) -> None:
         self._epoch += 1
         self._ready.clear()
-        self.reading, self.problem, self.pending = None, None, False
+        self.reading, self.problem = None, None
+        self._answered.set()
         self._listener.connection_lost()
 
     def _reading(self, value: Any, stamp: float | None, metadata: dict[str, Any]) -> Reading | None:
