@@ -94,6 +94,7 @@ _answers: dict[int, _Answer] = {}  # to requests under way
 @libca.ConnectionHandler
 def _on_connection(args: libca.ConnectionArgs) -> None:
     try:
+        libca.keep_thread_state()  # its circuit's events come in this thread
         channel = _channels.get(libca.library().ca_puser(args.chid))
         if channel is not None:
             channel._connection_changed(args.op == dbr.OP_CONN_UP)

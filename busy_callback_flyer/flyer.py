@@ -384,7 +384,7 @@ class BusyFlyer(Device):
             if sortie is None or (flight is not None and sortie.flight is not flight):
                 return
             orders = tell(sortie.flight, now)
-            self._alarm.set(sortie.flight.next_deadline)
+            self._alarm.set(None if sortie.flight.over else sortie.flight.next_deadline)
             self._errands.extend((order, sortie.flight) for order in orders if order is not Order.SETTLE)
         if self._errands:
             self._run_errands()
