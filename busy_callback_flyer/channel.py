@@ -86,9 +86,19 @@ PutAnswer = Callable[[int | None, str], None]
 
 _Answer = Callable[[libca.EventArgs], None]
 
+
+class _Request(NamedTuple):
+    """What waits for an answer of the IOC."""
+
+    channel: int
+    answer: _Answer
+    failed: Callable[[], None]
+    """There will be none: the channel was closed."""
+
+
 _numbers = itertools.count(1)  # libca hands them back to us; 0 would come back as None
 _channels: weakref.WeakValueDictionary[int, _Channel] = weakref.WeakValueDictionary()
-_answers: dict[int, _Answer] = {}  # to requests under way
+_requests: dict[int, _Request] = {}  # under way
 
 
 @libca.ConnectionHandler
@@ -115,9 +125,9 @@ def _on_event(args: libca.EventArgs) -> None:
 @libca.EventHandler
 def _on_answer(args: libca.EventArgs) -> None:
     try:
-        answer = _answers.pop(args.usr, None)
-        if answer is not None:
-            answer(args)
+        request = _requests.pop(args.usr, None)
+        if request is not None:
+            request.answer(args)
     except Exception:
         logger.exception("the handler of an answer failed")
 
@@ -169,7 +179,7 @@ class _Channel:
         return self._ready.wait(timeout)
 
     def close(self) -> None:
-        """Release the channel; no handler is called afterwards."""
+        """Release the channel; no handler is called afterwards. Who waits for an answer learns that none will come."""
         self._ready.clear()
         _channels.pop(self._number, None)
         with self._guard:
@@ -177,6 +187,9 @@ class _Channel:
             in_use = self._users > 0
         if not in_use:
             self._finalizer()
+        for number, request in list(_requests.items()):
+            if request.channel == self._number and _requests.pop(number, None) is not None:
+                request.failed()
 
     @contextmanager
     def _in_use(self) -> Iterator[Any]:
@@ -200,18 +213,17 @@ class _Channel:
     def _connection_changed(self, up: bool) -> None:
         raise NotImplementedError
 
-    def _get(self, dbr_type: int, count: int, answer: _Answer) -> int:
-        """Ask; `answer` is called in libca's thread. Returns the status of the asking."""
-        number = next(_numbers)
+    def _get(self, dbr_type: int, count: int, answer: _Answer, failed: Callable[[int], None]) -> None:
+        """Ask; `answer` is called in libca's thread, or `failed` where nothing can be had, with a status."""
+        number, status = next(_numbers), PUT_DISCONNECTED
         with self._in_use() as lib:
-            if lib is None:
-                return PUT_DISCONNECTED
-            _answers[number] = answer
-            status = lib.ca_array_get_callback(dbr_type, count, self._chid, _on_answer, number)
-            lib.ca_flush_io()
+            if lib is not None:
+                _requests[number] = _Request(self._number, answer, lambda: failed(PUT_DISCONNECTED))
+                status = lib.ca_array_get_callback(dbr_type, count, self._chid, _on_answer, number)
+                lib.ca_flush_io()
         if status != dbr.ECA_NORMAL:
-            _answers.pop(number, None)
-        return int(status)
+            _requests.pop(number, None)
+            failed(int(status))
 
 
 def _release(number: int, chid: ctypes.c_void_p) -> None:
@@ -275,18 +287,21 @@ class BusyChannel(_Channel):
         def back(status: int) -> None:
             if self._pending == number:
                 self._pending = None
-            answer(status, "" if status == dbr.ECA_NORMAL else libca.status_text(status))
+            text = "" if status == dbr.ECA_NORMAL else libca.status_text(status)
+            answer(status, text + " (DISP, or access security?)" * (status == PUT_REFUSED))
 
         status = PUT_DISCONNECTED
         with self._in_use() as lib:
             if lib is not None:
-                _answers[number] = lambda args: back(args.status)
+                _requests[number] = _Request(
+                    self._number, lambda args: back(args.status), lambda: back(PUT_DISCONNECTED)
+                )
                 status = lib.ca_array_put_callback(
                     dbr.ENUM, 1, self._chid, ctypes.byref(ctypes.c_uint16(value)), _on_answer, number
                 )
                 lib.ca_flush_io()
         if status != dbr.ECA_NORMAL:
-            _answers.pop(number, None)
+            _requests.pop(number, None)
             back(int(status))
 
     def read(self, answer: Callable[[Reading | None], None]) -> None:
@@ -301,8 +316,7 @@ class BusyChannel(_Channel):
                 self.reading = reading
             answer(reading)
 
-        if self._get(dbr.TIME_ENUM, 1, decode) != dbr.ECA_NORMAL:
-            answer(None)
+        self._get(dbr.TIME_ENUM, 1, decode, lambda status: answer(None))
 
     def _connection_changed(self, up: bool) -> None:
         self._ready.clear()
@@ -312,13 +326,14 @@ class BusyChannel(_Channel):
             return
         field_type = libca.library().ca_field_type(self._chid)
         if field_type == dbr.ENUM:
-            self._get(dbr.CTRL_ENUM, 1, self._judge_enum)
+            # Where it fails it is disconnected again, and will be asked anew.
+            self._get(dbr.CTRL_ENUM, 1, self._judge_enum, lambda status: None)
         else:
             self._refuse(f"it is a {dbr.Name(field_type)}")
 
     def _judge_enum(self, args: libca.EventArgs) -> None:
         if args.status != dbr.ECA_NORMAL or not args.dbr:
-            return  # disconnected again: it will be asked anew
+            return
         strings = libca.CtrlEnum.from_address(args.dbr).strings
         if strings > 2:
             self._refuse(f"it has {strings} states")
@@ -385,9 +400,7 @@ class ArrayChannel(_Channel):
             answer(self.problem or "it is not connected")
             return
         # A count of 0 asks for as many elements as the record holds now (NORD).
-        status = self._get(self._type + dbr.TIME_STRING, 0, decode)
-        if status != dbr.ECA_NORMAL:
-            answer(libca.status_text(status))
+        self._get(self._type + dbr.TIME_STRING, 0, decode, lambda status: answer(libca.status_text(status)))
 
     def _connection_changed(self, up: bool) -> None:
         self._ready.clear()
@@ -434,8 +447,16 @@ class Worker:
         except RuntimeError:  # it was stopped, or the interpreter exits
             logger.debug("a task came too late", exc_info=True)
 
-    def stop(self) -> None:
-        """Do what was asked for, and no more."""
+    def wait(self, timeout: float) -> None:
+        """Wait until all is done that was asked for, no longer than `timeout`."""
+        if not self.here:
+            done = threading.Event()
+            self.do(done.set)
+            done.wait(timeout)
+
+    def stop(self, timeout: float) -> None:
+        """Do what was asked for, and no more; wait for it no longer than `timeout`."""
+        self.wait(timeout)
         self._pool.shutdown(wait=False)
 
     def _guarded(self, task: Callable[[], None]) -> None:

@@ -34,21 +34,26 @@ class Alarm:
 
     def set(self, due: float | None) -> None:
         """Ring at `due`, in seconds of `time.monotonic`; None: not at all. Replaces what was set."""
-        self._due = due
-        if due is not None and (self._scheduled is None or due < self._scheduled):
-            _schedule.add(due, self)
+        if due is None:
+            self._due = None
+            return
+        with _schedule.changed:
+            self._due = due
+            if self._scheduled is None or due < self._scheduled:
+                _schedule.add(due, self)
 
     def _rings(self, entry: float) -> None:
-        if entry != self._scheduled:
-            return  # an earlier entry took over
-        self._scheduled = None
-        due = self._due
-        if due is None:
-            return
-        if due > time.monotonic():
-            self.set(due)
-            return
-        self._due = None
+        with _schedule.changed:
+            if entry != self._scheduled:
+                return  # an earlier entry took over
+            self._scheduled = None
+            due, self._due = self._due, None
+            if due is None:
+                return
+            if due > time.monotonic():
+                self._due = due
+                _schedule.add(due, self)
+                return
         try:
             self._action()
         except Exception:
@@ -59,25 +64,25 @@ class _Schedule:
     def __init__(self) -> None:
         self._entries: list[tuple[float, int, Alarm]] = []
         self._tie_break = itertools.count()
-        self._changed = threading.Condition()
+        self.changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
     def add(self, due: float, alarm: Alarm) -> None:
-        with self._changed:
-            alarm._scheduled = due
-            heapq.heappush(self._entries, (due, next(self._tie_break), alarm))
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="busy_callback_flyer deadlines", daemon=True)
-                self._thread.start()
-            elif self._entries[0][2] is alarm:
-                self._changed.notify()
+        """An entry more; to be called with `changed` held."""
+        alarm._scheduled = due
+        heapq.heappush(self._entries, (due, next(self._tie_break), alarm))
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._run, name="busy_callback_flyer deadlines", daemon=True)
+            self._thread.start()
+        elif self._entries[0][2] is alarm:
+            self.changed.notify()
 
     def _run(self) -> None:
         while True:
-            with self._changed:
+            with self.changed:
                 while not self._entries or self._entries[0][0] > time.monotonic():
                     wait = self._entries[0][0] - time.monotonic() if self._entries else None
-                    self._changed.wait(wait)
+                    self.changed.wait(wait)
                 due, _, alarm = heapq.heappop(self._entries)
             alarm._rings(due)
             del alarm  # it may be the last reference to a flyer

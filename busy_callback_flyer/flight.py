@@ -74,6 +74,9 @@ DONE, BUSY = 0, 1
 CALLBACK_GRACE = 0.1
 """Seconds that a put-callback may trail the Done event before a read decides."""
 
+ANSWER_TIMEOUT = 5.0
+"""Seconds that a read may need to decide a flight, however often it has to be repeated."""
+
 EPICS_EPOCH = 631152000.0
 """Stamp of a record that was never processed (1990-01-01)."""
 
@@ -125,6 +128,7 @@ class Order(enum.Enum):
 
     PUT_BUSY = "put 1 with callback"
     PUT_DONE = "put 0, without callback"
+    FORGET = "take the put-callback back, if it is pending"
     READ = "read the record afresh"
     SETTLE = "tell the verdict"
 
@@ -284,6 +288,7 @@ class Flight:
         self._done: Reading | None = None
         self._ended: tuple[Mark, Mark, Reading] | None = None  # a flight since our put, with another Busy after it
         self._ask_at: float | None = None  # when a read is due
+        self._in_doubt_since: float | None = None  # a read is to decide
         self._callback_back = False
         self._callback_tells = True  # what became of the put
         self._stamps_move = True
@@ -369,10 +374,12 @@ class Flight:
         if status == PUT_DISCONNECTED:
             return self.connection_lost(now)
         if status not in (PUT_NORMAL, None):
-            return self._fail(FlightRefused, now, f"the put of Busy was refused: {message} (DISP, or access security?)")
+            return self._fail(FlightRefused, now, f"the put of Busy was refused: {message}")
         if self.state is State.LOST or (self._rejoined and status is None):
             return _NOTHING  # it went down with its connection, which looks the same where nobody tells
         self._callback_back, self._callback_tells = True, status is not None
+        if self.state is State.SENT:
+            self._in_doubt_since = now
         self.timeline.mark("callback", now)
         return self._weigh(now)
 
@@ -417,7 +424,7 @@ class Flight:
         if reading.value != BUSY or reading.stamp != self._busy_stamp or not self._stamps_move:
             said = "Busy, maybe in another flight" if reading.value == BUSY else "Done"
             return self._fail(FlightLost, now, f"the connection was lost, and the record came back {said}: fly again")
-        self._done, self._ended, self._ask_at = None, None, None
+        self._done, self._ended, self._ask_at, self._in_doubt_since = None, None, None, None
         self._callback_back, self._rejoined = False, True
         return self._enter(State.FLYING, now)
 
@@ -432,8 +439,7 @@ class Flight:
         """End the flight; Done is written only where our put is out."""
         if self.over:
             return _NOTHING
-        write = self.state in (State.SENT, State.FLYING)
-        return self._fail(FlightAborted, now, why, write_done=write)
+        return self._fail(FlightAborted, now, why, end=self.state in (State.SENT, State.FLYING))
 
     def refuse(self, now: float, why: str) -> Orders:
         """The record turned out to be no busy record."""
@@ -480,7 +486,7 @@ class Flight:
             return _NOTHING
         if self._restarted(reading):
             return self._lose_by_restart(now)
-        self._done, self._ask_at = reading, now + CALLBACK_GRACE
+        self._done, self._ask_at, self._in_doubt_since = reading, now + CALLBACK_GRACE, now
         self.timeline.mark("done", now, reading.stamp)
         return self._weigh(now)
 
@@ -497,6 +503,7 @@ class Flight:
         self._ended = None
         if self._last is not None and self._last.value == DONE:  # that may be the newer news
             self._ask_at = now + CALLBACK_GRACE
+        self._last = reading
         return _NOTHING
 
     def _read_says_done(self, reading: Reading, now: float) -> Orders:
@@ -526,6 +533,7 @@ class Flight:
 
     def _see_busy(self, reading: Reading, now: float) -> None:
         self._busy, self._busy_stamp, self._busy_by_read = reading, reading.stamp, False
+        self._in_doubt_since = None
         moved = self._stamps_move = self.before is None or reading.stamp > self.before.stamp
         self.timeline.mark("busy", now, reading.stamp if moved else None)
         self.timeline.t0_note = (
@@ -534,7 +542,7 @@ class Flight:
         self._enter(State.FLYING, now)
 
     def _forget_done(self) -> None:
-        self._done, self._ask_at = None, None
+        self._done, self._ask_at, self._in_doubt_since = None, None, None
         self.timeline.forget("done")
 
     def _weigh(self, now: float) -> Orders:
@@ -564,11 +572,14 @@ class Flight:
         self.timeline.restore(done)
         return self._finish(now)
 
-    def _fail(self, kind: type[FlightError], now: float, why: str, *, write_done: bool = False) -> Orders:
+    def _fail(self, kind: type[FlightError], now: float, why: str, *, end: bool = False) -> Orders:
+        if self.state is State.NEW:
+            self._kickoff_at = now
+        write = end and self._done is None  # else it was seen Done
         self.error = kind(f"{self.pv}: {why}{self._circumstances(now)}.")
         self.timeline.mark("failed", now)
         self._enter(State.FAILED, now)
-        return (Order.PUT_DONE, Order.SETTLE) if write_done else (Order.SETTLE,)
+        return (*(Order.PUT_DONE,) * write, *(Order.FORGET,) * end, Order.SETTLE)
 
     def _circumstances(self, now: float) -> str:
         seen = (
@@ -605,6 +616,8 @@ class Flight:
             times.append((self._put_at + options.start_timeout, self._no_sign_of_life))
         if self.state in (State.SENT, State.FLYING) and self._ask_at is not None and not self._read_pending:
             times.append((self._ask_at, lambda now: self._read()))
+        if self.state in (State.SENT, State.FLYING) and self._in_doubt_since is not None:
+            times.append((self._in_doubt_since + ANSWER_TIMEOUT, self._no_answer))
         return times
 
     def _no_connection(self, now: float) -> Orders:
@@ -630,6 +643,12 @@ class Flight:
             "does the IOC answer?",
         )
 
+    def _no_answer(self, now: float) -> Orders:
+        return self._time_out(
+            now,
+            f"maybe over, but no read that would tell was answered within {ANSWER_TIMEOUT:g} s: does the IOC answer?",
+        )
+
     def _flight_timeout(self, now: float) -> Orders:
         return self._time_out(
             now,
@@ -638,8 +657,8 @@ class Flight:
         )
 
     def _time_out(self, now: float, why: str) -> Orders:
-        write = self.options.on_timeout == "reset" and self.state is not State.LOST
-        return self._fail(FlightTimeout, now, why, write_done=write)
+        end = self.options.on_timeout == "reset" and self.state is not State.LOST
+        return self._fail(FlightTimeout, now, why, end=end)
 
     def _not_back_on_the_ground(self, now: float) -> Orders:
         return self._fail(

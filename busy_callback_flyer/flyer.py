@@ -194,6 +194,7 @@ class BusyFlyer(Device):
             An option was set to what no flight can be flown with.
         """
         with self._lock:
+            self._wait_for_errands()  # the Done of an earlier flight
             if self._sortie is not None and not self._sortie.flight.over:
                 raise RuntimeError(f"{self.name} is flying already ({self._sortie.flight.state.value}): stop() ends it")
             self._sortie = None  # what an earlier flight left is never passed on as this one's
@@ -271,9 +272,10 @@ class BusyFlyer(Device):
     def stop(self, *, success: bool = False) -> None:
         """End the flight in progress, if there is one: writes Done, and its status fails with `FlightAborted`."""
         self._witness(None, lambda flight, now: flight.abort(now, "stop() was called"))
-        with self._errands_done:  # another thread may be about to put it, behind the Busy of the flight
-            if self._errand_runner != threading.get_ident():
-                self._errands_done.wait_for(lambda: not self._errands and self._errand_runner is None, STOP_TIMEOUT)
+        with self._lock:  # another thread may be about to put it, behind the Busy of the flight
+            self._wait_for_errands()
+        if self._worker is not None:
+            self._worker.wait(STOP_TIMEOUT)
         super().stop(success=success)
 
     # What else a Device offers
@@ -346,15 +348,12 @@ class BusyFlyer(Device):
         for channel in self._channels():
             channel.close()
         if self._worker is not None:
-            self._worker.stop()
+            self._worker.stop(STOP_TIMEOUT)
 
     # The flight's orders, carried out; PollingFlyer has its own way of each
 
     def _launch(self, flight: Flight) -> None:
-        if self._channel.pending and isinstance(self._channel, BusyChannel):
-            # Of an earlier flight, left to itself. A second on the same channel would block the circuit.
-            self._channel.close()
-            self._open_busy(state_of(self.busy))
+        self._forget_put()  # of a flight that was left to itself
         channel = self._channel
         self._witness(flight, lambda flight, now: flight.kickoff(now, channel.reading if channel.ready else None))
 
@@ -370,6 +369,16 @@ class BusyFlyer(Device):
 
     def _put_done(self) -> None:
         self._channel.put(DONE)
+
+    def _forget_put(self) -> None:
+        """Take back a put-callback that nobody waits for any more, by way of a new channel.
+
+        It may still be queued in the IOC behind another client's, and would start a flight that
+        nobody wants; and a second one on the same channel would block the circuit.
+        """
+        if self._channel.pending and isinstance(self._channel, BusyChannel):
+            self._channel.close()
+            self._open_busy(state_of(self.busy))
 
     def _read_busy(self, flight: Flight) -> None:
         self._channel.read(lambda reading: self._witness(flight, lambda flight, now: flight.read_answers(reading, now)))
@@ -404,6 +413,8 @@ class BusyFlyer(Device):
                     self._put_busy(flight)
                 elif order is Order.PUT_DONE:
                     self._put_done()
+                elif order is Order.FORGET:
+                    self._forget_put()
                 elif order is Order.READ:
                     self._read_busy(flight)
             except Exception:  # a deadline will tell
@@ -412,6 +423,11 @@ class BusyFlyer(Device):
                 with self._lock:
                     self._errand_runner = None
                     self._errands_done.notify_all()
+
+    def _wait_for_errands(self) -> None:
+        """Wait until the orders of before went out; to be called with the lock held."""
+        if self._errand_runner != threading.get_ident():
+            self._errands_done.wait_for(lambda: not self._errands and self._errand_runner is None, STOP_TIMEOUT)
 
     def _settle(self, sortie: _Sortie) -> None:
         error = sortie.flight.error
@@ -558,4 +574,7 @@ class _Sortie:
 
 def state_of(busy: Device) -> Any:
     """The signal of a busy record: a BusyRecord's `state`, or the signal itself."""
-    return getattr(busy, "state", busy)
+    state = getattr(busy, "state", busy)
+    if not isinstance(state, Signal):
+        raise TypeError(f"{busy.name} is a {type(busy).__name__} without `state`: a BusyRecord or a signal is needed")
+    return state

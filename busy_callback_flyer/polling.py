@@ -122,6 +122,9 @@ class PollingFlyer(BusyFlyer):
     def _put(self, value: int) -> None:
         self._setpoint = put_anew(self._setpoint, value)
 
+    def _forget_put(self) -> None:
+        """It puts without callback."""
+
     def _read_busy(self, flight: Flight) -> None:
         self._read_wanted_by = flight
 

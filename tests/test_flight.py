@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from busy_callback_flyer.flight import (
+    ANSWER_TIMEOUT,
     BUSY,
     CALLBACK_GRACE,
     DONE,
@@ -132,7 +133,7 @@ def test_failed_read_after_grace_is_tried_again_later() -> None:
     flight = flying()
     flight.record_says(DONE_SEEN, 1.0)
     flight.deadline(1.1)
-    assert flight.next_deadline is None, "one read at a time"
+    assert flight.next_deadline == pytest.approx(1.0 + ANSWER_TIMEOUT), "one read at a time"
     flight.read_answers(None, 1.2)
     assert flight.next_deadline == pytest.approx(1.2 + CALLBACK_GRACE)
     flight.connection_lost(1.25)
@@ -467,8 +468,9 @@ def test_news_before_kickoff_is_not_ours() -> None:
 
 def test_aborted_before_kickoff_stays_on_the_ground() -> None:
     flight = Flight("prj:mybusy")
-    assert flight.abort(0.0) == (Order.SETTLE,)
-    assert flight.kickoff(0.1, GROUND) == ()
+    assert flight.abort(1e6) == (Order.SETTLE,)
+    assert flight.kickoff(1e6, GROUND) == ()
+    assert_failed(flight, FlightAborted, "; 0 s after kickoff")
 
 
 def test_connection_that_comes_late_flies() -> None:
@@ -478,7 +480,7 @@ def test_connection_that_comes_late_flies() -> None:
 
 def test_no_sign_of_life_writes_done() -> None:
     flight = launched()
-    assert flight.deadline(5.0) == (Order.PUT_DONE, Order.SETTLE)
+    assert flight.deadline(5.0) == (Order.PUT_DONE, Order.FORGET, Order.SETTLE)
     assert_failed(flight, FlightTimeout, "start_timeout=5 s")
 
 
@@ -488,7 +490,7 @@ def test_busy_is_a_sign_of_life() -> None:
     assert flight.deadline(1e9) == ()
 
 
-@pytest.mark.parametrize(("on_timeout", "write"), [("reset", (Order.PUT_DONE,)), ("leave", ())])
+@pytest.mark.parametrize(("on_timeout", "write"), [("reset", (Order.PUT_DONE, Order.FORGET)), ("leave", ())])
 def test_flight_timeout(on_timeout: str, write: tuple[Order, ...]) -> None:
     flight = flying(flight_timeout=3.0, on_timeout=on_timeout)
     assert flight.next_deadline == 3.0
@@ -501,6 +503,27 @@ def test_flight_timeout_counts_while_lost_and_writes_nothing_then() -> None:
     flight.connection_lost(1.0)
     assert flight.deadline(3.0) == (Order.SETTLE,)
     assert_failed(flight, FlightTimeout)
+
+
+@pytest.mark.parametrize("told", [PUT_NORMAL, None])
+def test_reads_that_fail_again_and_again_end_the_flight(told: int | None) -> None:
+    flight = launched()
+    orders = flight.put_returned(told, "", 1.0)
+    now = 1.0
+    while not flight.over:
+        assert now < 1.0 + ANSWER_TIMEOUT + 1
+        now = now + 0.05 if Order.READ in orders else flight.next_deadline or 1e9
+        orders = flight.read_answers(None, now) if Order.READ in orders else flight.deadline(now)
+    assert_failed(flight, FlightTimeout, "no read", f"{ANSWER_TIMEOUT:g} s")
+
+
+def test_a_read_that_is_never_answered_ends_the_flight() -> None:
+    flight = flying()
+    flight.record_says(DONE_SEEN, 1.0)
+    assert flight.deadline(1.0 + CALLBACK_GRACE) == (Order.READ,)
+    assert flight.next_deadline == 1.0 + ANSWER_TIMEOUT
+    assert flight.deadline(1.0 + ANSWER_TIMEOUT) == (Order.FORGET, Order.SETTLE)
+    assert_failed(flight, FlightTimeout, "last seen: Done")
 
 
 def test_link_alarm_is_named() -> None:
@@ -551,12 +574,23 @@ def test_when_busy_fail_touches_nothing() -> None:
 
 
 def test_abort_writes_done_in_the_air_only() -> None:
-    assert flying().abort(1.0) == (Order.PUT_DONE, Order.SETTLE)
-    assert launched().abort(1.0) == (Order.PUT_DONE, Order.SETTLE)
+    assert flying().abort(1.0) == (Order.PUT_DONE, Order.FORGET, Order.SETTLE)
+    assert launched().abort(1.0) == (Order.PUT_DONE, Order.FORGET, Order.SETTLE)
+    assert flying(on_timeout="leave").abort(1.0) == (Order.PUT_DONE, Order.FORGET, Order.SETTLE)
     waiting = Flight("prj:mybusy", FlightOptions(when_busy="wait"))
     waiting.kickoff(0.0, BUSY_SEEN)
     assert waiting.abort(1.0, "because") == (Order.SETTLE,), "the flight in progress is another's"
     assert_failed(waiting, FlightAborted, "because")
+
+
+def test_abort_after_done_was_seen_writes_nothing() -> None:
+    """0 while 0 would run OUT and FLNK. If that Done was another's, our put is still queued: it is taken back."""
+    flight = flying()
+    flight.record_says(DONE_SEEN, 1.0)
+    assert flight.abort(1.01) == (Order.FORGET, Order.SETTLE)
+    late = flying(flight_timeout=1.05)
+    late.record_says(DONE_SEEN, 1.0)
+    assert late.deadline(1.05) == (Order.FORGET, Order.SETTLE)
 
 
 # Rule 6: t0

@@ -26,6 +26,7 @@ from hypothesis.stateful import (
 )
 
 from busy_callback_flyer.flight import (
+    ANSWER_TIMEOUT,
     BUSY,
     CALLBACK_GRACE,
     DONE,
@@ -101,6 +102,7 @@ class Sortie(Put):
         self.busy_stamps: list[float] = []
         self.callback: int | None = None
         self.callback_back = False
+        self.callback_at = self.done_at = float("inf")
         self.lost_at: float | None = None
         self.rejoined = False
         self.came_back_changed = False
@@ -117,6 +119,8 @@ class Sortie(Put):
         if self.known is None or self.known.value != reading.value:
             self.changed_at = now
         self.known = reading
+        if self.put_at is not None and reading.value == DONE:
+            self.done_at = min(self.done_at, now)
         self.read(reading)
 
     def read(self, reading: Reading) -> None:
@@ -284,6 +288,8 @@ class World:
         order, sortie = self.requests.popleft()
         if order is Order.READ:
             self.replies.append(Answer(sortie, order, reading=self.record))
+        elif order is Order.FORGET:
+            self.forget(sortie)
         elif self.kind is Kind.REFUSING:
             if order is Order.PUT_BUSY:
                 sortie.fate = Fate.REFUSED
@@ -292,6 +298,14 @@ class World:
             self.put_busy_with_callback(sortie)
         else:
             self.put(DONE)
+
+    def forget(self, put: Put) -> None:
+        """A channel is closed: its put-callback is cancelled, wherever it is."""
+        if put in self.waiting:
+            self.waiting.remove(put)
+            put.fate = Fate.GONE
+        elif self.notify is put:
+            self._next_flight()
 
     def coalesce(self, index: int) -> None:
         """A queued event falls to a newer one."""
@@ -302,7 +316,8 @@ class World:
     def lose(self, *, crash: bool, order: tuple[int, ...]) -> None:
         """The circuit goes down, with the IOC or without; what was under way on it vanishes."""
         self.up = False
-        unserved = [Answer(sortie, kind) for kind, sortie in self.requests if kind is not Order.PUT_DONE]
+        answered = (Order.PUT_BUSY, Order.READ)
+        unserved = [Answer(sortie, kind) for kind, sortie in self.requests if kind in answered]
         unanswered = [Answer(put, Order.PUT_BUSY) for put in (self.notify, *self.waiting) if isinstance(put, Sortie)]
         for answer in unserved:
             if answer.order is Order.PUT_BUSY:
@@ -404,6 +419,11 @@ class EveryOrder(RuleBasedStateMachine):
             if order is Order.SETTLE:
                 sortie.verdicts += 1
                 continue
+            if order is Order.FORGET:
+                assert sortie.put_at is not None, "nothing was put that could be taken back"
+                assert Order.SETTLE in orders, "the put was taken back without a verdict"
+                self.world.request(order, sortie)
+                continue
             assert sortie.known is not None, f"{order} where the connection is known to be lost"
             if order is Order.PUT_BUSY:
                 assert sortie.put_at is None, "Busy was put twice in one flight"
@@ -493,6 +513,9 @@ class EveryOrder(RuleBasedStateMachine):
             justified = away or sortie.came_back_changed or (sortie.lost_at is not None and not sortie.busy_stamps)
         elif put_at is not None:
             late = options.flight_timeout is not None and self.now >= put_at + options.flight_timeout
+            # It looked over for long, and no read told.
+            doubt = min(sortie.callback_at, sortie.done_at) + ANSWER_TIMEOUT
+            late = late or self.now >= doubt
             no_sign = not sortie.busy_stamps and not sortie.callback_back
             justified = late or (no_sign and self.now >= put_at + options.start_timeout)
         elif known is None:
@@ -649,7 +672,7 @@ class EveryOrder(RuleBasedStateMachine):
         sortie, reading = answer.sortie, answer.reading
         if answer.order is Order.PUT_BUSY:
             sortie.callback = status = answer.status if self.world.telling else None
-            sortie.callback_back = True
+            sortie.callback_back, sortie.callback_at = True, self.now
             if status == PUT_DISCONNECTED:
                 sortie.told_of_loss(self.now)
             self._tell(sortie, lambda flight: flight.put_returned(status, "Channel write request", self.now))

@@ -192,7 +192,7 @@ def line(listener: Listener, controller: Controller) -> Iterator[BusySignal]:
     assert listener.next()[0] == "connected"
     yield line
     line.close()
-    worker.stop()
+    worker.stop(TIMEOUT)
 
 
 def says(listener: Listener, value: int) -> Reading:
@@ -255,7 +255,7 @@ def test_what_is_no_binary_is_unusable(record: str, what: str, listener: Listene
     assert problem == line.problem
     assert what in problem
     line.close()
-    worker.stop()
+    worker.stop(TIMEOUT)
 
 
 def test_an_array_that_is_monitored_comes_whole(controller: Controller) -> None:
@@ -275,7 +275,7 @@ def test_an_array_that_is_monitored_comes_whole(controller: Controller) -> None:
         answer = answers.get(timeout=TIMEOUT)
         assert answer.values.tolist() == list(range(length))
         assert answer.stamp == pytest.approx(look(pv)[1], abs=2e-6)
-    worker.stop()
+    worker.stop(TIMEOUT)
 
 
 def test_a_flyer_whose_signals_somebody_watches(make_flyer: MakeFlyer, controller: Controller) -> None:
