@@ -186,7 +186,10 @@ class _Channel:
             self._closed = True
             in_use = self._users > 0
         if not in_use:
-            self._finalizer()
+            self._release()
+
+    def _release(self) -> None:
+        self._finalizer()
         for number, request in list(_requests.items()):
             if request.channel == self._number and _requests.pop(number, None) is not None:
                 request.failed()
@@ -208,7 +211,7 @@ class _Channel:
                 self._users -= 1
                 last = self._closed and self._users == 0
             if last:
-                self._finalizer()
+                self._release()
 
     def _connection_changed(self, up: bool) -> None:
         raise NotImplementedError
@@ -216,13 +219,12 @@ class _Channel:
     def _get(self, dbr_type: int, count: int, answer: _Answer, failed: Callable[[int], None]) -> None:
         """Ask; `answer` is called in libca's thread, or `failed` where nothing can be had, with a status."""
         number, status = next(_numbers), PUT_DISCONNECTED
+        _requests[number] = _Request(self._number, answer, lambda: failed(PUT_DISCONNECTED))
         with self._in_use() as lib:
             if lib is not None:
-                _requests[number] = _Request(self._number, answer, lambda: failed(PUT_DISCONNECTED))
                 status = lib.ca_array_get_callback(dbr_type, count, self._chid, _on_answer, number)
                 lib.ca_flush_io()
-        if status != dbr.ECA_NORMAL:
-            _requests.pop(number, None)
+        if status != dbr.ECA_NORMAL and _requests.pop(number, None) is not None:
             failed(int(status))
 
 
@@ -231,6 +233,42 @@ def _release(number: int, chid: ctypes.c_void_p) -> None:
     with libca.attached() as lib:
         lib.ca_clear_channel(chid)  # its subscriptions and requests go with it
         lib.ca_flush_io()
+
+
+class _PutChannel(_Channel):
+    """For put-callbacks alone: to close it takes back one that is pending, be it queued in the IOC."""
+
+    def __init__(self, pv: str, connected: Callable[[], None]) -> None:
+        self.pending: int | None = None
+        self._connected = connected
+        super().__init__(pv)
+
+    def put_callback(self, value: int, answer: PutAnswer) -> None:
+        number = self.pending = next(_numbers)
+
+        def back(status: int) -> None:
+            if self.pending == number:
+                self.pending = None
+            text = "" if status == dbr.ECA_NORMAL else libca.status_text(status)
+            answer(status, text + " (DISP, or access security?)" * (status == PUT_REFUSED))
+
+        status = PUT_DISCONNECTED
+        _requests[number] = _Request(self._number, lambda args: back(args.status), lambda: back(PUT_DISCONNECTED))
+        with self._in_use() as lib:
+            if lib is not None:
+                status = lib.ca_array_put_callback(
+                    dbr.ENUM, 1, self._chid, ctypes.byref(ctypes.c_uint16(value)), _on_answer, number
+                )
+                lib.ca_flush_io()
+        if status != dbr.ECA_NORMAL and _requests.pop(number, None) is not None:
+            back(int(status))
+
+    def _connection_changed(self, up: bool) -> None:
+        if up:
+            self._ready.set()
+            self._connected()
+        else:
+            self._ready.clear()
 
 
 class BusyChannel(_Channel):
@@ -255,7 +293,8 @@ class BusyChannel(_Channel):
         self.reading: Reading | None = None
         self._listener = listener
         self._is_binary = False
-        self._pending: int | None = None
+        self._announced = False
+        self._putter = _PutChannel(pv, self._announce_once)
         super().__init__(pv)
         with libca.attached() as lib:
             subscription = ctypes.c_void_p()
@@ -268,10 +307,10 @@ class BusyChannel(_Channel):
             )
             lib.ca_flush_io()
 
-    @property
-    def pending(self) -> bool:
-        """Whether a put-callback is under way: a second one would block the whole circuit."""
-        return self._pending is not None
+    def close(self) -> None:
+        """Release it; no handler is called afterwards."""
+        self._putter.close()
+        super().close()
 
     def put(self, value: int) -> None:
         """Put without callback."""
@@ -282,27 +321,16 @@ class BusyChannel(_Channel):
 
     def put_callback(self, value: int, answer: PutAnswer) -> None:
         """Put with callback; `answer` is called with the Channel Access status and its text, once."""
-        number = self._pending = next(_numbers)
+        self._putter.put_callback(value, answer)
 
-        def back(status: int) -> None:
-            if self._pending == number:
-                self._pending = None
-            text = "" if status == dbr.ECA_NORMAL else libca.status_text(status)
-            answer(status, text + " (DISP, or access security?)" * (status == PUT_REFUSED))
-
-        status = PUT_DISCONNECTED
-        with self._in_use() as lib:
-            if lib is not None:
-                _requests[number] = _Request(
-                    self._number, lambda args: back(args.status), lambda: back(PUT_DISCONNECTED)
-                )
-                status = lib.ca_array_put_callback(
-                    dbr.ENUM, 1, self._chid, ctypes.byref(ctypes.c_uint16(value)), _on_answer, number
-                )
-                lib.ca_flush_io()
-        if status != dbr.ECA_NORMAL:
-            _requests.pop(number, None)
-            back(int(status))
+    def forget_put(self) -> None:
+        """Take back a put-callback that is pending; a second one on its channel would block the circuit."""
+        if self._putter.pending is not None:
+            self._putter.close()
+            self._announced = False
+            self._ready.clear()
+            self._putter = _PutChannel(self.pv, self._announce_once)
+            self._announce_once()  # it may have connected before it was ours
 
     def read(self, answer: Callable[[Reading | None], None]) -> None:
         """Ask the record itself; `answer` is called with what it says, None where it could not be had."""
@@ -320,7 +348,7 @@ class BusyChannel(_Channel):
 
     def _connection_changed(self, up: bool) -> None:
         self._ready.clear()
-        self.reading, self.problem, self._is_binary = None, None, False
+        self.reading, self.problem, self._is_binary, self._announced = None, None, False, False
         if not up:
             self._listener.connection_lost()
             return
@@ -339,27 +367,28 @@ class BusyChannel(_Channel):
             self._refuse(f"it has {strings} states")
             return
         self._is_binary = True
-        if self.reading is not None:
-            self._announce(self.reading)
+        self._announce_once()
 
     def _refuse(self, what: str) -> None:
         self.problem = f"{self.pv} is no busy record: {what}, and a binary (busy or bo) is needed"
         self._ready.set()
         self._listener.unusable(self.problem)
 
-    def _announce(self, reading: Reading) -> None:
+    def _announce_once(self) -> None:
+        """When all is there: the first event, the record's type, and the channel for put-callbacks."""
+        reading = self.reading
+        if reading is None or self._announced or not (self._is_binary and self._putter.ready):
+            return
+        self._announced = True
         self._ready.set()
         self._listener.connected(reading)
 
     def _event(self, event: libca.TimeEnum) -> None:
-        first = self.reading is None
         self.reading = reading = _reading(event)
-        if not self._is_binary:
-            return  # _judge_enum announces it
-        if first:
-            self._announce(reading)
-        else:
+        if self._announced:
             self._listener.record_says(reading)
+        else:
+            self._announce_once()
 
 
 def _reading(event: libca.TimeEnum) -> Reading:
@@ -550,10 +579,8 @@ class BusySignal:
         if self._monitor is not None:
             self._monitor.unsubscribe(self._value_changed)
 
-    @property
-    def pending(self) -> bool:
-        """Whether a put-callback is under way."""
-        return not self._answered.is_set()
+    def forget_put(self) -> None:
+        """Nothing can take it back here."""
 
     def put(self, value: int) -> None:
         """Put without callback."""
@@ -658,10 +685,11 @@ class BusySignal:
 
     def _number(self, value: Any, strings: Iterable[str] | None) -> int | None:
         names = list(strings or ())
-        if isinstance(value, str) and value in (names or DEFAULT_NAMES):
-            value = (names or DEFAULT_NAMES).index(value)
-        elif value in ("0", "1"):  # what a fake signal of strings says at first
-            value = int(value)
+        if isinstance(value, str):
+            if value in (names or DEFAULT_NAMES):
+                value = (names or DEFAULT_NAMES).index(value)
+            elif value in ("0", "1"):  # what a fake signal of strings says at first
+                value = int(value)
         numeric = isinstance(value, int | np.integer) or (isinstance(value, float) and not self._is_epics)
         if len(names) <= 2 and numeric and value in (DONE, BUSY) and (names or not self._is_epics):
             self.problem = None

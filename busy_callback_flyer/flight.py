@@ -575,11 +575,14 @@ class Flight:
     def _fail(self, kind: type[FlightError], now: float, why: str, *, end: bool = False) -> Orders:
         if self.state is State.NEW:
             self._kickoff_at = now
-        write = end and self._done is None  # else it was seen Done
+        over = self._done is not None and self._callback_back
         self.error = kind(f"{self.pv}: {why}{self._circumstances(now)}.")
         self.timeline.mark("failed", now)
         self._enter(State.FAILED, now)
-        return (*(Order.PUT_DONE,) * write, *(Order.FORGET,) * end, Order.SETTLE)
+        if not end:
+            return (Order.SETTLE,)
+        # First FORGET: a put that is queued behind another client's would start with that Done.
+        return (Order.FORGET, Order.SETTLE) if over else (Order.FORGET, Order.PUT_DONE, Order.SETTLE)
 
     def _circumstances(self, now: float) -> str:
         seen = (

@@ -102,10 +102,10 @@ class BusyFlyer(Device):
     Notes
     -----
     With ``events="ophyd"`` nobody tells what became of a put. A fresh read decides instead,
-    which makes three things harder to see: a refused put counts as flown if another client
+    and some things are harder to see: a refused put counts as flown if another client
     processed the record at that moment; a flight too short to be seen Busy, on an IOC whose
-    stamps stand still, counts as refused; and put-callbacks share the channel of the signal
-    with everybody else in the process.
+    stamps stand still, counts as refused; and a put that is queued in the IOC behind another
+    client's flight cannot be taken back by `stop`.
 
     Callbacks added to the status of `kickoff` run in libca's thread: they must not block
     there, and they must not make blocking Channel Access calls.
@@ -158,6 +158,7 @@ class BusyFlyer(Device):
         super().__init__(prefix, name=name, **kwargs)
         self._lock = threading.Lock()  # guards the flight; never held while libca or a callback is entered
         self._sortie: _Sortie | None = None
+        self._gone = False
         self._errands: deque[tuple[Order, Flight]] = deque()  # in the order of the flights' orders
         self._errand_runner: int | None = None  # the thread
         self._errands_done = threading.Condition(self._lock)
@@ -187,12 +188,14 @@ class BusyFlyer(Device):
         Raises
         ------
         RuntimeError
-            A flight is in progress.
+            A flight is in progress, or the flyer was destroyed.
         FlightRefused
             A PV is not of the kind that is needed.
         ValueError
             An option was set to what no flight can be flown with.
         """
+        if self._gone:
+            raise RuntimeError(f"{self.name} was destroyed: make a new flyer")
         with self._lock:
             self._wait_for_errands()  # the Done of an earlier flight
             if self._sortie is not None and not self._sortie.flight.over:
@@ -312,8 +315,9 @@ class BusyFlyer(Device):
             raise TimeoutError(f"{self.name}: not connected within {timeout} s: {missing}")
 
     def destroy(self) -> None:
-        """End the flight in progress, and release the channels."""
+        """End the flight in progress, and release the channels; no other flight can be kicked off."""
         self.stop()
+        self._gone = True
         self._close_channels()
         super().destroy()
 
@@ -371,14 +375,11 @@ class BusyFlyer(Device):
         self._channel.put(DONE)
 
     def _forget_put(self) -> None:
-        """Take back a put-callback that nobody waits for any more, by way of a new channel.
+        """Take back a put-callback that nobody waits for any more.
 
-        It may still be queued in the IOC behind another client's, and would start a flight that
-        nobody wants; and a second one on the same channel would block the circuit.
+        It may still be queued in the IOC behind another client's, and would start a flight.
         """
-        if self._channel.pending and isinstance(self._channel, BusyChannel):
-            self._channel.close()
-            self._open_busy(state_of(self.busy))
+        self._channel.forget_put()
 
     def _read_busy(self, flight: Flight) -> None:
         self._channel.read(lambda reading: self._witness(flight, lambda flight, now: flight.read_answers(reading, now)))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from busy_callback_flyer.channel import ArrayChannel, ArrayReading, BusyChannel
-from busy_callback_flyer.flight import BUSY, DONE, PUT_NORMAL, Reading
+from busy_callback_flyer.flight import BUSY, DONE, PUT_DISCONNECTED, PUT_NORMAL, Reading
 from busy_callback_flyer.libca import status_text
 
 from .conftest import PREFIX, look
@@ -86,13 +86,13 @@ def test_flight_by_hand(channel: BusyChannel, listener: Listener, controller: Ca
     listener.next()
     answers: queue.Queue[tuple[int | None, str]] = queue.Queue()
     channel.put_callback(BUSY, lambda status, text: answers.put((status, text)))
-    assert channel.pending
+    assert channel._putter.pending is not None
     kind, busy = listener.next()
     assert (kind, busy.value) == ("says", BUSY)
     kind, done = listener.next()
     assert (kind, done.value) == ("says", DONE)
     assert answers.get(timeout=TIMEOUT) == (PUT_NORMAL, "")
-    assert not channel.pending
+    assert channel._putter.pending is None
     assert busy.stamp < done.stamp
     # pyepics rounds stamps to microseconds
     assert look(BUSY_PV)[1] == pytest.approx(done.stamp, abs=2e-6)
@@ -146,6 +146,54 @@ def test_exception_in_a_handler_is_logged(channel: BusyChannel, caplog: pytest.L
     channel.read(readings.put)
     assert readings.get(timeout=TIMEOUT) is not None
     assert "this handler is broken" in caplog.text
+
+
+def test_who_waits_for_an_answer_of_a_closed_channel_learns_it(
+    channel: BusyChannel, listener: Listener, controller: Callable[..., None]
+) -> None:
+    controller(duration=60)
+    listener.next()
+    puts: queue.Queue[tuple[int | None, str]] = queue.Queue()
+    readings: queue.Queue[Reading | None] = queue.Queue()
+    channel.put_callback(BUSY, lambda status, text: puts.put((status, text)))
+    assert listener.next()[1].value == BUSY
+    channel.put(DONE)
+    channel.close()
+    status, text = puts.get(timeout=TIMEOUT)
+    assert status in (PUT_NORMAL, PUT_DISCONNECTED), "it may have been answered before"
+    assert bool(text) == (status == PUT_DISCONNECTED)
+    channel.put_callback(BUSY, lambda status, text: puts.put((status, text)))
+    assert puts.get(timeout=TIMEOUT)[0] == PUT_DISCONNECTED
+    channel.read(readings.put)
+    assert readings.get(timeout=TIMEOUT) is None
+    channel.put(DONE)
+    assert look(BUSY_PV)[0] == DONE
+
+
+def test_a_put_that_is_taken_back_starts_no_flight(
+    channel: BusyChannel, listener: Listener, controller: Callable[..., None]
+) -> None:
+    """It is queued in the IOC behind another's; the Done that ends that one would start it."""
+    controller(duration=60)
+    other = BusyChannel(BUSY_PV, Listener())
+    assert other.wait_ready(TIMEOUT)
+    listener.next()
+    other.put_callback(BUSY, lambda status, text: None)
+    assert listener.next()[1].value == BUSY
+    answers: queue.Queue[int | None] = queue.Queue()
+    channel.put_callback(BUSY, lambda status, text: answers.put(status))
+    channel.forget_put()
+    assert answers.get(timeout=TIMEOUT) == PUT_DISCONNECTED
+    channel.put(DONE)
+    while listener.next()[1].value == BUSY:
+        pass  # it is connected anew, before or after that Done
+    assert channel.wait_ready(TIMEOUT)
+    assert look(BUSY_PV)[0] == DONE
+    channel.put_callback(BUSY, lambda status, text: answers.put(status))
+    assert listener.next()[1].value == BUSY
+    channel.put(DONE)
+    assert answers.get(timeout=TIMEOUT) == PUT_NORMAL
+    other.close()
 
 
 def test_closed_channel_is_silent(channel: BusyChannel, listener: Listener) -> None:

@@ -480,7 +480,7 @@ def test_connection_that_comes_late_flies() -> None:
 
 def test_no_sign_of_life_writes_done() -> None:
     flight = launched()
-    assert flight.deadline(5.0) == (Order.PUT_DONE, Order.FORGET, Order.SETTLE)
+    assert flight.deadline(5.0) == (Order.FORGET, Order.PUT_DONE, Order.SETTLE)
     assert_failed(flight, FlightTimeout, "start_timeout=5 s")
 
 
@@ -490,7 +490,7 @@ def test_busy_is_a_sign_of_life() -> None:
     assert flight.deadline(1e9) == ()
 
 
-@pytest.mark.parametrize(("on_timeout", "write"), [("reset", (Order.PUT_DONE, Order.FORGET)), ("leave", ())])
+@pytest.mark.parametrize(("on_timeout", "write"), [("reset", (Order.FORGET, Order.PUT_DONE)), ("leave", ())])
 def test_flight_timeout(on_timeout: str, write: tuple[Order, ...]) -> None:
     flight = flying(flight_timeout=3.0, on_timeout=on_timeout)
     assert flight.next_deadline == 3.0
@@ -522,7 +522,7 @@ def test_a_read_that_is_never_answered_ends_the_flight() -> None:
     flight.record_says(DONE_SEEN, 1.0)
     assert flight.deadline(1.0 + CALLBACK_GRACE) == (Order.READ,)
     assert flight.next_deadline == 1.0 + ANSWER_TIMEOUT
-    assert flight.deadline(1.0 + ANSWER_TIMEOUT) == (Order.FORGET, Order.SETTLE)
+    assert flight.deadline(1.0 + ANSWER_TIMEOUT) == (Order.FORGET, Order.PUT_DONE, Order.SETTLE)
     assert_failed(flight, FlightTimeout, "last seen: Done")
 
 
@@ -574,23 +574,29 @@ def test_when_busy_fail_touches_nothing() -> None:
 
 
 def test_abort_writes_done_in_the_air_only() -> None:
-    assert flying().abort(1.0) == (Order.PUT_DONE, Order.FORGET, Order.SETTLE)
-    assert launched().abort(1.0) == (Order.PUT_DONE, Order.FORGET, Order.SETTLE)
-    assert flying(on_timeout="leave").abort(1.0) == (Order.PUT_DONE, Order.FORGET, Order.SETTLE)
+    assert flying().abort(1.0) == (Order.FORGET, Order.PUT_DONE, Order.SETTLE)
+    assert launched().abort(1.0) == (Order.FORGET, Order.PUT_DONE, Order.SETTLE)
+    assert flying(on_timeout="leave").abort(1.0) == (Order.FORGET, Order.PUT_DONE, Order.SETTLE)
     waiting = Flight("prj:mybusy", FlightOptions(when_busy="wait"))
     waiting.kickoff(0.0, BUSY_SEEN)
     assert waiting.abort(1.0, "because") == (Order.SETTLE,), "the flight in progress is another's"
     assert_failed(waiting, FlightAborted, "because")
 
 
-def test_abort_after_done_was_seen_writes_nothing() -> None:
-    """0 while 0 would run OUT and FLNK. If that Done was another's, our put is still queued: it is taken back."""
+def test_abort_writes_nothing_where_only_a_read_is_awaited() -> None:
+    """0 while 0 would run OUT and FLNK."""
     flight = flying()
     flight.record_says(DONE_SEEN, 1.0)
-    assert flight.abort(1.01) == (Order.FORGET, Order.SETTLE)
-    late = flying(flight_timeout=1.05)
-    late.record_says(DONE_SEEN, 1.0)
-    assert late.deadline(1.05) == (Order.FORGET, Order.SETTLE)
+    assert flight.put_returned(None, "", 1.01) == (Order.READ,)
+    assert flight.abort(1.02) == (Order.FORGET, Order.SETTLE)
+
+
+def test_abort_writes_done_where_the_done_may_have_been_anothers() -> None:
+    """Our put may have been queued behind that flight, and be served by now."""
+    flight = launched()
+    flight.record_says(OTHERS_BUSY, 0.1)
+    flight.record_says(OTHERS_DONE, 0.2)
+    assert flight.abort(0.21) == (Order.FORGET, Order.PUT_DONE, Order.SETTLE)
 
 
 # Rule 6: t0

@@ -137,6 +137,7 @@ def finished_with_its_latest_done(flyer: BusyFlyer) -> None:
 def told_by_its_own_line(flyer: BusyFlyer) -> Reading:
     """What the record says after all that the flyer has put until now."""
     answers: list[Reading | None] = []
+    until(lambda: flyer._channel.ready)
     flyer._channel.read(answers.append)
     until(lambda: answers)
     (reading,) = answers
@@ -281,6 +282,30 @@ def test_two_flyers_one_after_the_other(way: Make, controller: Controller) -> No
     for flyer in (first, second):
         collects(flyer, list(np.linspace(-5, 5, 5)))
         flies(flyer, controller)
+
+
+@pytest.mark.parametrize("way", ["direct"], indirect=True)  # by ophyd's signals it cannot be had
+def test_stopped_while_queued_behind_another_clients_flight(way: Make, controller: Controller) -> None:
+    """Our put is taken back: it does not start with the Done that ends the other's."""
+    other, flyer = way(), way()
+    controller(duration=60)
+    for _ in range(10):
+        status = other.kickoff()
+        in_flight(other)
+        until(lambda: flyer._channel.reading is not None and flyer._channel.reading.value == 1)
+        known = flyer._channel.reading
+        assert known is not None
+        flyer._channel.reading = known._replace(value=0)  # as if the news of the other's flight were under way
+        stopped = flyer.kickoff()
+        assert "put" in flyer.timeline
+        flyer.stop()
+        with pytest.raises(FlightAborted, match=BUSY_PV):
+            stopped.wait(TIMEOUT)
+        status.wait(TIMEOUT)
+        finished_with_its_latest_done(other)
+        until(lambda: flyer._channel.ready)
+        assert told_by_its_own_line(flyer).value == 0
+    flies(flyer, controller)
 
 
 # The record's own fields
