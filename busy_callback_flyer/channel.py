@@ -81,6 +81,24 @@ class BusyListener(Protocol):
         """The PV that connected can be no busy record."""
 
 
+class _Line:
+    """What all lines have in common."""
+
+    def __init__(self, pv: str) -> None:
+        self.pv = pv
+        self.problem: str | None = None
+        self._ready = threading.Event()
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is connected and was looked at: `problem` says whether it is of use."""
+        return self._ready.is_set()
+
+    def wait_ready(self, timeout: float | None) -> bool:
+        """Wait until it is ready."""
+        return self._ready.wait(timeout)
+
+
 PutAnswer = Callable[[int | None, str], None]
 """Takes what became of a put-callback: its Channel Access status, None where nobody tells, and a text."""
 
@@ -104,10 +122,12 @@ _requests: dict[int, _Request] = {}  # under way
 @libca.ConnectionHandler
 def _on_connection(args: libca.ConnectionArgs) -> None:
     try:
-        libca.keep_thread_state()  # its circuit's events come in this thread
+        up = args.op == dbr.OP_CONN_UP
+        if up:
+            libca.keep_thread_state()  # its circuit's events come in this thread
         channel = _channels.get(libca.library().ca_puser(args.chid))
         if channel is not None:
-            channel._connection_changed(args.op == dbr.OP_CONN_UP)
+            channel._connection_changed(up)
     except Exception:
         logger.exception("a connection handler failed")
 
@@ -146,15 +166,13 @@ def _close_all_at_exit() -> None:
     atexit.register(_close_all)
 
 
-class _Channel:
+class _Channel(_Line):
     """A Channel Access channel of our own."""
 
     def __init__(self, pv: str) -> None:
-        self.pv = pv
-        self.problem: str | None = None
+        super().__init__(pv)
         self._number = next(_numbers)
         self._chid = ctypes.c_void_p()
-        self._ready = threading.Event()
         self._guard = threading.Lock()
         self._users = 0
         self._closed = False
@@ -168,15 +186,6 @@ class _Channel:
             self._finalizer = weakref.finalize(self, _release, self._number, self._chid)
             self._finalizer.atexit = False  # _close_all does it, before pyepics' own
             lib.ca_flush_io()
-
-    @property
-    def ready(self) -> bool:
-        """Whether it is connected and its type was looked at: `problem` says whether it is of use."""
-        return self._ready.is_set()
-
-    def wait_ready(self, timeout: float | None) -> bool:
-        """Wait until it is ready."""
-        return self._ready.wait(timeout)
 
     def close(self) -> None:
         """Release the channel; no handler is called afterwards. Who waits for an answer learns that none will come."""
@@ -526,7 +535,7 @@ class Reader:
         return value, self._afresh.timestamp, self._afresh.metadata
 
 
-class BusySignal:
+class BusySignal(_Line):
     """A flyer's line to its busy record by an ophyd signal; the like of `BusyChannel`.
 
     A signal's own subscribers hear the echo of its own puts, with the value asked for and the
@@ -546,9 +555,8 @@ class BusySignal:
     """
 
     def __init__(self, signal: Signal, worker: Worker, listener: BusyListener) -> None:
-        self.pv = name_of(signal)
+        super().__init__(name_of(signal))
         self.reading: Reading | None = None
-        self.problem: str | None = None
         self._answered = threading.Event()  # our latest put-callback
         self._answered.set()
         self._worker = worker
@@ -557,20 +565,10 @@ class BusySignal:
         self._is_epics = isinstance(signal, EpicsSignalBase)
         self._monitor: Signal | None = None
         self._reader = Reader(signal)
-        self._ready = threading.Event()
         self._epoch = 0  # of the connection
         self._putting = False
         signal.subscribe(self._metadata_changed, event_type=Signal.SUB_META, run=False)
         self._worker.do(self._look)
-
-    @property
-    def ready(self) -> bool:
-        """Whether it is connected and was looked at: `problem` says whether it is of use."""
-        return self._ready.is_set()
-
-    def wait_ready(self, timeout: float | None) -> bool:
-        """Wait until it is ready."""
-        return self._ready.wait(timeout)
 
     def close(self) -> None:
         """Stop listening."""
