@@ -49,6 +49,11 @@ Other clients can fly the same record. A Busy that follows a Done begins a fligh
 long as our put-callback is away: until then what ended was somebody else's. If it is back
 while the record is Busy again, the flight that ended before was ours.
 
+Every flight ends, except one whose record stays Busy on a live connection where no
+`flight_timeout` is set. Where it ends before its time, Done is written if the verdict asks
+for it; but first the put-callback is taken back (`Order.FORGET`), because it may be queued
+in the IOC, and the Done that ends the flight before would start it.
+
 All times given to a flight are seconds of one monotonic clock; stamps are the IOC's own,
 in seconds of the POSIX epoch.
 """
