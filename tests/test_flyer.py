@@ -228,6 +228,24 @@ def test_flight_timeout_resets_the_record(make_flyer: MakeFlyer, controller: Con
     flyer.kickoff().wait(TIMEOUT)
 
 
+@pytest.mark.parametrize("events", ["direct", "ophyd"])
+def test_flight_timeout_can_leave_the_record(make_flyer: MakeFlyer, controller: Controller, events: str) -> None:
+    """It stays Busy until the next kickoff resets it, with a put-callback that was never answered."""
+    controller(fault=1)
+    flyer = make_flyer(events=events, flight_timeout=0.3, on_timeout="leave")
+    with pytest.raises(FlightTimeout):
+        flyer.kickoff().wait(TIMEOUT)
+    assert look(BUSY_PV)[0] == 1
+    flyer.stop()
+    assert look(BUSY_PV)[0] == 1, "no flight of ours is open"
+    controller(npts=3)
+    flyer.flight_timeout = TIMEOUT
+    flyer.kickoff().wait(TIMEOUT)
+    flyer.complete().wait(TIMEOUT)
+    (page,) = flyer.collect_pages()
+    assert len(page["time"]) == 3
+
+
 # Collecting
 
 
@@ -386,12 +404,21 @@ def test_time_array_may_be_none(make_flyer: MakeFlyer) -> None:
     assert set(page["time"]) == {flyer.timeline["done"].stamp}
 
 
-def test_destroy_releases_the_channels(direct_flyer: BusyFlyer) -> None:
-    channels = direct_flyer._channels()
-    assert all(channel.ready for channel in channels)
+def test_destroy_releases_the_channels(direct_flyer: BusyFlyer, controller: Controller) -> None:
+    controller(duration=60)
+    status = direct_flyer.kickoff()
+    look(BUSY_PV)  # Busy is put by now
+    assert all(channel.ready for channel in direct_flyer._channels())
     direct_flyer.destroy()
+    with pytest.raises(FlightAborted):
+        status.wait(TIMEOUT)
+    assert look(BUSY_PV)[0] == 0
+    with pytest.raises(RuntimeError, match="ifly was destroyed"):
+        direct_flyer.kickoff()
+    channels = direct_flyer._channels()
     assert not any(channel.ready for channel in channels)
     assert all(isinstance(channel, BusyChannel | ArrayChannel) and not channel._finalizer.alive for channel in channels)
+    controller()
     epics.caput(BUSY_PV, 1, wait=True, timeout=TIMEOUT)  # nobody is told any more
 
 
