@@ -460,7 +460,11 @@ class Flight:
         if reading.value == DONE:
             return self._take_off(reading, now)
         if self.options.when_busy == "fail":
-            return self._fail(FlightRefused, now, "the record is Busy already, and when_busy='fail'")
+            return self._fail(
+                FlightRefused,
+                now,
+                "the record is Busy already, and when_busy='fail': wait for that flight, or write Done",
+            )
         self._enter(State.CLEARING, now)
         return (Order.PUT_DONE,) if self.options.when_busy == "reset" else _NOTHING
 
@@ -579,7 +583,7 @@ class Flight:
 
     def _fail(self, kind: type[FlightError], now: float, why: str, *, end: bool = False) -> Orders:
         if self.state is State.NEW:
-            self._kickoff_at = now
+            self._kickoff_at = self._state_since = now
         over = self._done is not None and self._callback_back
         self.error = kind(f"{self.pv}: {why}{self._circumstances(now)}.")
         self.timeline.mark("failed", now)
@@ -599,7 +603,8 @@ class Flight:
         if self._last is not None and self._last.severity:
             alarm = f", alarm severity {self._last.severity} status {self._last.alarm}"
             alarm += " (LINK: the controller may never have got it)" if self._last.alarm == 14 else ""
-        return f"; {now - self._kickoff_at:.3g} s after kickoff, {self.state.value}; last seen: {seen}{alarm}"
+        waited = f"{now - self._kickoff_at:.3g} s after kickoff, {self.state.value} for {now - self._state_since:.3g} s"
+        return f"; {waited}; last seen: {seen}{alarm}"
 
     # Deadlines
 
