@@ -493,7 +493,7 @@ class Flight:
     def _done_says(self, reading: Reading, now: float) -> Orders:
         if self.state is State.SENT or self._done is not None:
             return _NOTHING
-        if self._restarted(reading):
+        if self._restarted(reading) and not self._busy_by_read:  # else it is late news, and a read tells
             return self._lose_by_restart(now)
         self._done, self._ask_at, self._in_doubt_since = reading, now + CALLBACK_GRACE, now
         self.timeline.mark("done", now, reading.stamp)

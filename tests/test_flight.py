@@ -375,6 +375,18 @@ def test_untold_callback_with_a_flight_queued_behind(heard: bool) -> None:
     assert flight.timeline["done"].stamp == DONE_SEEN.stamp
 
 
+def test_untold_done_of_before_that_a_read_of_busy_overtook_is_late_news() -> None:
+    flight = launched()
+    flight.put_returned(None, "", 0.1)
+    assert flight.read_answers(BUSY_SEEN, 0.2) == ()
+    assert flight.record_says(GROUND, 0.3) == (Order.READ,)
+    assert flight.read_answers(BUSY_SEEN, 0.4) == ()
+    assert flight.record_says(BUSY_SEEN, 0.5) == ()
+    assert flight.record_says(DONE_SEEN, 1.0) == (Order.READ,)
+    assert flight.read_answers(DONE_SEEN, 1.1) == (Order.SETTLE,)
+    assert flight.finished
+
+
 # Rule 2: a lost IOC is not a finished flight
 
 

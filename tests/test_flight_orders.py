@@ -124,7 +124,8 @@ class Sortie(Put):
         self.read(reading)
 
     def read(self, reading: Reading) -> None:
-        if self.put_at is not None and reading.value == BUSY and reading.stamp not in self.busy_stamps:
+        late = self.before is not None and reading.stamp < self.before.stamp  # news of an earlier flight
+        if self.put_at is not None and reading.value == BUSY and not late and reading.stamp not in self.busy_stamps:
             self.busy_stamps.append(reading.stamp)
 
     def told_of_loss(self, now: float) -> None:
