@@ -482,7 +482,9 @@ class Flight:
                 self._ask_at = now + CALLBACK_GRACE
             return _NOTHING
         if self._done is not None:  # another flight, and ours may be either
-            self._ended = (self.timeline["busy"], self.timeline["done"], self._done)
+            assert self._busy is not None
+            if not self._busy_by_read or (self._stamps_move and self._done.stamp > self._busy.stamp):
+                self._ended = (self.timeline["busy"], self.timeline["done"], self._done)
             self._forget_done()
         elif self.state is State.FLYING and not self._busy_by_read:
             self._busy_stamp = reading.stamp  # nothing but an alarm

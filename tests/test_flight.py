@@ -227,6 +227,17 @@ def test_a_flight_queued_behind_ours_does_not_delay_it() -> None:
     assert flight.timeline["done"].stamp == DONE_SEEN.stamp
 
 
+def test_a_late_done_behind_a_read_of_busy_ends_no_flight() -> None:
+    """DISA: the callback is back at once and proves nothing. An alarm of before comes late, then our Busy."""
+    flight = launched()
+    flight.put_returned(PUT_NORMAL, "", 0.1)
+    assert flight.read_answers(BUSY_SEEN, 0.2) == ()
+    assert flight.record_says(GROUND._replace(severity=1), 0.3) == (Order.READ,)
+    assert flight.record_says(BUSY_SEEN, 0.31) == ()
+    assert flight.read_answers(BUSY_SEEN, 0.4) == ()
+    assert not flight.over
+
+
 def test_a_callback_between_our_busy_and_our_done_behind_another_flight() -> None:
     flight = launched()
     for when, reading in enumerate((OTHERS_BUSY, OTHERS_DONE, BUSY_SEEN), start=1):
