@@ -292,10 +292,45 @@ def test_late_answer_to_an_earlier_flight_is_not_ours(
         direct_flyer.stop()
         look(BUSY_PV)
         status = direct_flyer.kickoff()
-    look(BUSY_PV)  # Busy is put by now
+    while "busy" not in direct_flyer.timeline:
+        assert not status.done
     answers[0](PUT_NORMAL, "")
     assert "callback" not in direct_flyer.timeline
     assert not status.done
+
+
+def test_kickoff_waits_for_the_done_of_the_flight_before(
+    direct_flyer: BusyFlyer, controller: Controller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """stop() in another thread has told its verdict, and is about to put Done."""
+    controller(duration=60)
+    puts: list[str] = []
+    about_to_put, go_on = threading.Event(), threading.Event()
+    put_done, put_busy = direct_flyer._put_done, direct_flyer._put_busy
+
+    def slow_put_done() -> None:
+        about_to_put.set()
+        assert go_on.wait(TIMEOUT)
+        puts.append("Done")
+        put_done()
+
+    def noted_put_busy(flight: Any) -> None:
+        puts.append("Busy")
+        put_busy(flight)
+
+    monkeypatch.setattr(direct_flyer, "_put_done", slow_put_done)
+    monkeypatch.setattr(direct_flyer, "_put_busy", noted_put_busy)
+    direct_flyer.kickoff()
+    stopper = threading.Thread(target=direct_flyer.stop)
+    stopper.start()
+    assert about_to_put.wait(TIMEOUT)
+    starter = threading.Thread(target=direct_flyer.kickoff)
+    starter.start()
+    starter.join(0.2)  # long enough for one that does not wait
+    go_on.set()
+    for thread in (stopper, starter):
+        thread.join(TIMEOUT)
+    assert puts[:2] == ["Busy", "Done"]
 
 
 def test_complete_without_kickoff(flyer: BusyFlyer) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -175,6 +176,21 @@ def test_events_can_be_changed_between_flights(make_flyer: MakeFlyer, controller
         flyer.kickoff()
 
 
+def test_the_echo_of_a_put_is_not_heard() -> None:
+    """A signal may tell its subscribers of what was asked for, whatever became of it."""
+
+    class Echo(Signal):
+        def put(self, value: int, **_: Any) -> None:
+            self._run_subs(sub_type=self.SUB_VALUE, old_value=0, value=value, timestamp=time.time())
+
+    class Deaf(BusyFlyer):
+        busy = Component(Echo, value=0)
+        tArr = xArr = yArr = None  # noqa: N815
+
+    with pytest.raises(FlightRefused, match="no trace"):
+        Deaf(name="deaf", events="ophyd", time_array=None).kickoff().wait(TIMEOUT)
+
+
 # The traps of an EPICS signal
 
 
@@ -219,6 +235,7 @@ def test_only_the_record_is_heard_and_no_echo(line: BusySignal, listener: Listen
 def test_a_read_brings_the_stamp_of_its_own_answer(line: BusySignal, controller: Controller) -> None:
     """ophyd keeps that of the latest event where a signal is monitored; 0 while 0 moves it without one."""
     answers: queue.Queue[Reading | None] = queue.Queue()
+    line._signal.subscribe(lambda **_: None)
     epics.caput(BUSY_PV, 0, wait=True, timeout=TIMEOUT)
     line.read(answers.put)
     reading = answers.get(timeout=TIMEOUT)
