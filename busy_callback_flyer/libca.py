@@ -77,9 +77,12 @@ ConnectionHandler = ctypes.CFUNCTYPE(None, ConnectionArgs)
 @functools.cache
 def library() -> Any:
     """An own handle of the library that pyepics loaded, with argument types."""
-    if ca.libca is None:
-        ca.initializelibrary()
-    lib = ctypes.CDLL(ca.libca._name)
+    try:
+        if ca.libca is None:
+            ca.initialize_libca()
+        lib = ctypes.CDLL(ca.libca._name)
+    except (AttributeError, OSError, ca.ChannelAccessException) as error:
+        raise Unavailable(f"the libca of pyepics cannot be had: {error!r}") from error
     chid, handle, number = ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p
     dbr_type, count = ctypes.c_long, ctypes.c_ulong
     prototypes: dict[str, tuple[Any, tuple[Any, ...]]] = {
@@ -98,7 +101,6 @@ def library() -> Any:
             ctypes.c_int,
             (dbr_type, count, chid, ctypes.c_long, EventHandler, number, ctypes.POINTER(handle)),
         ),
-        "ca_clear_subscription": (ctypes.c_int, (handle,)),
         "ca_array_put": (ctypes.c_int, (dbr_type, count, chid, ctypes.c_void_p)),
         "ca_array_put_callback": (
             ctypes.c_int,

@@ -162,6 +162,23 @@ def test_libca_that_cannot_be_had_is_a_reason(monkeypatch: pytest.MonkeyPatch) -
     assert why_not_direct([EpicsSignalRO(BUSY_PV, name="state")]) == "there is none"
 
 
+def test_why_libca_cannot_be_had_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name is a private one, and pyepics may find none: a reason, and no error of another kind."""
+    from busy_callback_flyer import libca
+
+    def fail() -> None:
+        raise epics.ca.ChannelAccessException("cannot find Epics CA DLL")
+
+    open_it = libca.library.__wrapped__  # what is kept since is not asked
+    monkeypatch.setattr(epics.ca, "libca", object())
+    with pytest.raises(libca.Unavailable, match="_name"):
+        open_it()
+    monkeypatch.setattr(epics.ca, "libca", None)
+    monkeypatch.setattr(epics.ca, "initialize_libca", fail)
+    with pytest.raises(libca.Unavailable, match="cannot find Epics CA DLL"):
+        open_it()
+
+
 def test_events_can_be_changed_between_flights(make_flyer: MakeFlyer, controller: Controller) -> None:
     controller(npts=3)
     flyer = make_flyer()
