@@ -6,6 +6,8 @@ import atexit
 import os
 from collections.abc import Sequence
 
+import numpy as np
+
 from busy_callback_flyer.ioc import EmbeddedIOC
 
 PREFIX = "bench:"
@@ -26,8 +28,7 @@ def start_ioc() -> EmbeddedIOC:
 
 def percentile(samples: Sequence[float], percent: float) -> float:
     """The smallest sample that so many percent of them do not exceed."""
-    ordered = sorted(samples)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
+    return float(np.percentile(samples, percent, method="inverted_cdf"))
 
 
 def in_words(name: str, samples: Sequence[float]) -> str:

@@ -183,7 +183,7 @@ class _Channel(_Line):
                 lib.ca_create_channel(pv.encode(), _on_connection, self._number, 0, ctypes.byref(self._chid)),
                 f"create a channel to {pv}",
             )
-            self._finalizer = weakref.finalize(self, _release, self._number, self._chid)
+            self._finalizer = weakref.finalize(self, _clear, self._number, self._chid)
             self._finalizer.atexit = False  # _close_all does it, before pyepics' own
             lib.ca_flush_io()
 
@@ -237,7 +237,7 @@ class _Channel(_Line):
             failed(int(status))
 
 
-def _release(number: int, chid: ctypes.c_void_p) -> None:
+def _clear(number: int, chid: ctypes.c_void_p) -> None:
     _channels.pop(number, None)
     with libca.attached() as lib:
         lib.ca_clear_channel(chid)  # its subscriptions and requests go with it

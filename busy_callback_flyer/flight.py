@@ -291,7 +291,7 @@ class Flight:
         self._busy_by_read = False  # a Done event after that may be an older one
         self._busy_stamp: float | None = None  # the latest; an alarm moves it
         self._done: Reading | None = None
-        self._ended: tuple[Mark, Mark, Reading] | None = None  # a flight since our put, with another Busy after it
+        self._ended: tuple[Mark, Mark] | None = None  # Busy and Done since our put, with another Busy after
         self._ask_at: float | None = None  # when a read is due
         self._in_doubt_since: float | None = None  # a read is to decide
         self._callback_back = False
@@ -484,7 +484,7 @@ class Flight:
         if self._done is not None:  # another flight, and ours may be either
             assert self._busy is not None
             if not self._busy_by_read or (self._stamps_move and self._done.stamp > self._busy.stamp):
-                self._ended = (self.timeline["busy"], self.timeline["done"], self._done)
+                self._ended = (self.timeline["busy"], self.timeline["done"])
             self._forget_done()
         elif self.state is State.FLYING and not self._busy_by_read:
             self._busy_stamp = reading.stamp  # nothing but an alarm
@@ -578,9 +578,8 @@ class Flight:
     def _finish_the_ended(self, now: float) -> Orders:
         """The record flies again, for somebody else: ours was the flight before."""
         assert self._ended is not None
-        busy, done, self._done = self._ended
-        self.timeline.restore(busy)
-        self.timeline.restore(done)
+        for mark in self._ended:
+            self.timeline.restore(mark)
         return self._finish(now)
 
     def _fail(self, kind: type[FlightError], now: float, why: str, *, end: bool = False) -> Orders:
