@@ -467,10 +467,10 @@ LENGTH_TRIES = 20
 
 
 class Worker:
-    """The thread of one flyer that may wait for its signals; it starts with the first task."""
+    """A thread of one flyer that may wait, for its signals or its subscribers; it starts with the first task."""
 
     def __init__(self, name: str) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"{name} signals")
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._thread: int | None = None
 
     @property
@@ -504,7 +504,7 @@ class Worker:
                 _join_channel_access()
             task()
         except Exception:
-            logger.exception("a task of a signal failed")
+            logger.exception("a task of %s failed", threading.current_thread().name)
 
 
 def _join_channel_access() -> None:

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
+from .flight import STEPS
 from .ioc import EmbeddedIOC
 
 if TYPE_CHECKING:
@@ -27,16 +28,6 @@ if TYPE_CHECKING:
 PREFIX = "prj:"
 MOST_ROWS = 24
 """Of a table that are shown; of a longer one the first and the last."""
-
-_STEPS = {
-    "put": "Busy is put",
-    "busy": "the record is Busy",
-    "done": "the record is Done",
-    "callback": "the put-callback is back",
-    "finished": "kickoff's status finished",
-    "arrays": "the arrays are in hand",
-    "collected": "the RunEngine has collected",
-}
 
 
 def run(*, points: int, duration: float, flights: int, plot: Path) -> None:
@@ -204,9 +195,8 @@ class _Progress:
 
 
 def _delay(timeline: Timeline) -> float:
-    done = timeline["done"].stamp
-    assert done is not None
-    return 1e3 * (timeline["finished"].client - done)
+    assert timeline.latency is not None
+    return 1e3 * timeline.latency
 
 
 def _rows(page: dict[str, Any]) -> Table:
@@ -233,8 +223,8 @@ def _steps(timeline: Timeline) -> Table:
     for mark in timeline:
         knew = 1e3 * (mark.client - start)
         if mark.stamp is None:
-            table.add_row(_STEPS[mark.step], "", f"{knew:.2f}", "")
+            table.add_row(STEPS[mark.step], "", f"{knew:.2f}", "")
         else:
             stamp = 1e3 * (mark.stamp - start)
-            table.add_row(_STEPS[mark.step], f"{stamp:.2f}", f"{knew:.2f}", f"{knew - stamp:.2f}")
+            table.add_row(STEPS[mark.step], f"{stamp:.2f}", f"{knew:.2f}", f"{knew - stamp:.2f}")
     return table

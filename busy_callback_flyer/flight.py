@@ -63,6 +63,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal, NamedTuple
 
 __all__ = [
@@ -177,11 +178,16 @@ class FlightOptions:
     reconnect_timeout: float = 15.0
 
     def __post_init__(self) -> None:
-        for option, allowed in (("when_busy", ("reset", "wait", "fail")), ("on_timeout", ("reset", "leave"))):
-            if getattr(self, option) not in allowed:
-                raise ValueError(f"{option}={getattr(self, option)!r}: must be one of {', '.join(map(repr, allowed))}")
+        require_one_of("when_busy", self.when_busy, "reset", "wait", "fail")
+        require_one_of("on_timeout", self.on_timeout, "reset", "leave")
         for option in ("reset_settle", "start_timeout", "flight_timeout", "reconnect_timeout"):
             require_seconds(option, getattr(self, option), optional=option == "flight_timeout")
+
+
+def require_one_of(option: str, value: object, *allowed: str) -> None:
+    """Refuse what is none of the words allowed."""
+    if value not in allowed:
+        raise ValueError(f"{option}={value!r}: must be one of {', '.join(map(repr, allowed))}")
 
 
 def require_seconds(option: str, value: object, *, optional: bool = False) -> None:
@@ -200,8 +206,24 @@ class Mark(NamedTuple):
     stamp: float | None
 
 
+STEPS = {
+    "put": "Busy is put",
+    "busy": "the record is Busy",
+    "done": "the record is Done",
+    "callback": "the put-callback is back",
+    "finished": "the flight is finished",
+    "arrays": "the arrays are in hand",
+    "collected": "the arrays are collected",
+    "failed": "the flight has failed",
+}
+"""The steps of a flight, as its timeline tells them."""
+
+
 class Timeline:
     """When a flight's steps happened, by the client's clock and by the IOC's.
+
+    Iterate over it for its marks, in the order in which they became known; ``timeline["done"]``
+    is one of them, ``"done" in timeline`` asks for it. As a string it is a table.
 
     Parameters
     ----------
@@ -243,14 +265,35 @@ class Timeline:
             return busy.stamp
         return put.client if put is not None else None
 
+    def when(self, step: str) -> float | None:
+        """Time of a step, seconds of the POSIX epoch: the IOC's stamp if there is one, else the client's; or None."""
+        mark = self._marks.get(step)
+        return None if mark is None else mark.client if mark.stamp is None else mark.stamp
+
+    @property
+    def latency(self) -> float | None:
+        """Seconds from the IOC's stamp of Done to the finished status; None where one of them is not known."""
+        done, finished = self._marks.get("done"), self._marks.get("finished")
+        if done is None or done.stamp is None or finished is None:
+            return None
+        return finished.client - done.stamp
+
     def __str__(self) -> str:
         marks = list(self)
         if not marks:
             return "no flight yet"
-        lines = [f"{'step':<10} {'client':>12}  {'IOC stamp':>12}   (seconds since {marks[0].step})"]
-        for mark in marks:
-            stamp = "" if mark.stamp is None else f"{mark.stamp - marks[0].client:12.6f}"
-            lines.append(f"{mark.step:<10} {mark.client - marks[0].client:12.6f}  {stamp:>12}".rstrip())
+        start = marks[0].client
+        when = datetime.fromtimestamp(start).astimezone().isoformat(" ", "milliseconds")
+        lines = [f"step         IOC stamp      client        delay   (seconds since {when})"]
+        for step, client, stamp in marks:
+            stamped = f"{'':12}{client - start:12.6f}{'':12} "
+            if stamp is not None:
+                stamped = f"{stamp - start:12.6f}{client - start:12.6f}{1e3 * (client - stamp):10.3f} ms"
+            lines.append(f"{step:<10}{stamped}   {STEPS[step]}")
+        if self.latency is not None:
+            lines.append(f"finished {1e3 * self.latency:.3f} ms after the IOC's Done")
+        if self.t0 is not None:
+            lines.append(f"t0 is the {self.t0_note}")
         return "\n".join(lines)
 
 
@@ -272,6 +315,8 @@ class Flight:
     state : State
     error : FlightError or None
         Why the flight failed.
+    began : bool
+        Whether Busy was seen since the put.
     timeline : Timeline
     """
 
@@ -281,6 +326,7 @@ class Flight:
         self.timeline = Timeline(clock_offset)
         self.state = State.NEW
         self.error: FlightError | None = None
+        self.began = False
         self.before: Reading | None = None  # the record just before our put
         self._last: Reading | None = None
         self._kickoff_at = 0.0
@@ -545,6 +591,7 @@ class Flight:
     def _see_busy(self, reading: Reading, now: float) -> None:
         self._busy, self._busy_stamp, self._busy_by_read = reading, reading.stamp, False
         self._in_doubt_since = None
+        self.began = True
         moved = self._stamps_move = self.before is None or reading.stamp > self.before.stamp
         self.timeline.mark("busy", now, reading.stamp if moved else None)
         self.timeline.t0_note = (

@@ -27,7 +27,19 @@ from .channel import (
     why_not_direct,
 )
 from .deadlines import Alarm
-from .flight import BUSY, DONE, Flight, FlightOptions, FlightRefused, Order, Orders, Reading, Timeline
+from .flight import (
+    BUSY,
+    DONE,
+    Flight,
+    FlightError,
+    FlightOptions,
+    FlightRefused,
+    Order,
+    Orders,
+    Reading,
+    Timeline,
+    require_one_of,
+)
 from .pages import CollectError, Column, check_fresh, check_lengths, data_key, event_pages, point_times
 from .records import BusyRecord, Waveform
 from .status import FlightStatus
@@ -63,6 +75,10 @@ class BusyFlyer(Device):
         Put before the components' PV names.
     name : str
         Of the flyer; the data keys begin with it.
+    kickoff_finishes_on : {"done", "busy"}
+        When the status of `kickoff` finishes: on Busy→Done, so that what follows it in a plan
+        comes after the flight; or as soon as the record is Busy, which is bluesky's own
+        convention, needed to fly several at once by `bp.fly`, and for `fly_during_wrapper`.
     when_busy : {"reset", "wait", "fail"}
         What to do where the record is Busy at kickoff: write Done and wait for it, then
         `reset_settle` more; wait for it to end; or refuse.
@@ -78,6 +94,10 @@ class BusyFlyer(Device):
         Whether to write Done after a timeout.
     reconnect_timeout : float
         Seconds that a lost connection may last in flight.
+    on_pause : {"continue", "abort"}
+        Where the RunEngine pauses in flight (Ctrl-C twice, a suspender): let it fly, and
+        rejoin it on resume; or end it, and the plan sees `FlightAborted`. The flight's
+        deadlines do not pause.
     time_array : str or None
         The column that holds the points' times.
     time_origin : {"absolute", "relative"}
@@ -96,11 +116,19 @@ class BusyFlyer(Device):
 
     Attributes
     ----------
-    timeline : Timeline
-        The steps of the latest flight: client's times and IOC's stamps.
+    SUB_FLIGHT_BUSY, SUB_FLIGHT_DONE, SUB_FLIGHT_FAILED : str
+        Events to `subscribe` to, each once a flight: it began, it is finished, it failed. A
+        subscriber is called with the keywords `timeline`, `timestamp` (seconds of the POSIX
+        epoch), `obj`, `sub_type`, and after a failure `error`; in a thread of the flyer's
+        subscribers, where it may take its time. Who subscribes later is not told of what was.
 
     Notes
     -----
+    The RunEngine never stops a flyer. Where a plan is given up in flight, `unstage` writes
+    Done; so stage the flyer, or use `busy_callback_flyer.plans.fly`, which does. A flyer that
+    was not staged is stopped where it can know: given up while the RunEngine was paused. Else
+    the flight goes on, and a warning is logged.
+
     With ``events="ophyd"`` nobody tells what became of a put. A fresh read decides instead,
     and some things are harder to see: a refused put counts as flown if another client
     processed the record at that moment; a flight too short to be seen Busy, on an IOC whose
@@ -125,17 +153,23 @@ class BusyFlyer(Device):
     xArr = Component(Waveform, "x_array", kind="config")  # noqa: N815
     yArr = Component(Waveform, "y_array", kind="config")  # noqa: N815
 
+    SUB_FLIGHT_BUSY = "flight_busy"
+    SUB_FLIGHT_DONE = "flight_done"
+    SUB_FLIGHT_FAILED = "flight_failed"
+
     def __init__(
         self,
         prefix: str = "",
         *,
         name: str,
+        kickoff_finishes_on: Literal["done", "busy"] = "done",
         when_busy: Literal["reset", "wait", "fail"] = "reset",
         reset_settle: float = 0.1,
         start_timeout: float = 5.0,
         flight_timeout: float | None = None,
         on_timeout: Literal["reset", "leave"] = "reset",
         reconnect_timeout: float = 15.0,
+        on_pause: Literal["continue", "abort"] = "continue",
         time_array: str | None = "tArr",
         time_origin: Literal["absolute", "relative"] = "absolute",
         page_size: int = 2000,
@@ -143,12 +177,14 @@ class BusyFlyer(Device):
         events: Literal["direct", "ophyd"] = "direct",
         **kwargs: Any,
     ) -> None:
+        self.kickoff_finishes_on = kickoff_finishes_on
         self.when_busy = when_busy
         self.reset_settle = reset_settle
         self.start_timeout = start_timeout
         self.flight_timeout = flight_timeout
         self.on_timeout = on_timeout
         self.reconnect_timeout = reconnect_timeout
+        self.on_pause = on_pause
         self.time_array = time_array
         self.time_origin = time_origin
         self.page_size = page_size
@@ -159,10 +195,13 @@ class BusyFlyer(Device):
         self._lock = threading.Lock()  # guards the flight; never held while libca or a callback is entered
         self._sortie: _Sortie | None = None
         self._gone = False
+        self._paused = False  # by the RunEngine, which neither resumed nor went on since
+        self._resumed = False  # and the plan's messages may be replayed
         self._errands: deque[tuple[Order, Flight]] = deque()  # in the order of the flights' orders
         self._errand_runner: int | None = None  # the thread
         self._errands_done = threading.Condition(self._lock)
         self._alarm = Alarm(lambda: self._witness(None, Flight.deadline))
+        self._subscribers = Worker(f"{self.name} subscribers")
         self._open_channels()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -176,14 +215,15 @@ class BusyFlyer(Device):
     # bluesky's verbs
 
     def kickoff(self) -> FlightStatus:
-        """Start a flight.
+        """Start a flight; or rejoin it, where the RunEngine resumed and replays the plan.
 
         Returns at once: what it asks of the IOC is sent, not waited for.
 
         Returns
         -------
         FlightStatus
-            Finished on Busy→Done. Its exception is a `FlightError`.
+            Finished on Busy→Done, or on Busy (`kickoff_finishes_on`). Its exception is a
+            `FlightError`.
 
         Raises
         ------
@@ -196,18 +236,24 @@ class BusyFlyer(Device):
         """
         if self._gone:
             raise RuntimeError(f"{self.name} was destroyed: make a new flyer")
+        earlier, replayed = self._sortie, self._resumed
+        self._plan_goes_on()
+        if replayed and earlier is not None and not earlier.taken:
+            return earlier.kickoff
         with self._lock:
             self._wait_for_errands()  # the Done of an earlier flight
             if self._sortie is not None and not self._sortie.flight.over:
                 raise RuntimeError(f"{self.name} is flying already ({self._sortie.flight.state.value}): stop() ends it")
             self._sortie = None  # what an earlier flight left is never passed on as this one's
+        if earlier is not None and earlier.kept:
+            logger.warning("%s forgets the arrays of its latest flight: nobody collected them", self.name)
         options = self._check_options()
         if self.events != self._opened_for:
             self._close_channels()
             self._open_channels()
         self._refuse_unusable()
         flight = Flight(name_of(state_of(self.busy)), options, clock_offset=time.time() - time.monotonic())
-        sortie = _Sortie(flight, FlightStatus(self))
+        sortie = _Sortie(flight, self._new_status(), kickoff_ends_on_busy=self.kickoff_finishes_on == "busy")
         with self._lock:
             if self._sortie is not None:
                 raise RuntimeError(f"{self.name} was kicked off by another thread at the same time")
@@ -222,7 +268,9 @@ class BusyFlyer(Device):
         -------
         FlightStatus
             Finished when the arrays are in hand and found to be this flight's. Its exception
-            is the flight's own, or a `CollectError`.
+            is the flight's own, or a `CollectError`. Where a plan is given up while the
+            RunEngine was paused in flight, the flight is aborted and there is nothing to wait for:
+            finished at once.
 
         Raises
         ------
@@ -232,8 +280,14 @@ class BusyFlyer(Device):
         sortie = self._sortie
         if sortie is None:
             raise RuntimeError(f"{self.name}: no flight to complete, kickoff() comes first")
-        status = FlightStatus(self)
-        sortie.notify(status)
+        given_up = self._paused and not sortie.flight.over
+        self._plan_goes_on()
+        status = self._new_status()
+        if given_up:
+            self._end_flight("its plan was given up in a pause")
+            status.set_finished()
+        else:
+            sortie.notify(status)
         return status
 
     def describe_collect(self) -> dict[str, dict[str, DataKey]]:
@@ -245,7 +299,7 @@ class BusyFlyer(Device):
             if channel.problem is not None or channel.dtype is None:
                 raise FlightRefused(channel.problem or f"{channel.pv} is not connected")
             keys[self._key(attr)] = data_key(description, channel.dtype, units="s" if attr == self.time_array else None)
-        return {self.stream_name or self.name: keys}
+        return {self._stream: keys}
 
     def collect_pages(self) -> Iterator[PartialEventPage]:
         """Yield the flight's arrays as event pages, once; an event a point.
@@ -253,13 +307,22 @@ class BusyFlyer(Device):
         Yields nothing before the flight is done, after one that failed, for one without
         points, and where they were collected already.
 
+        The RunEngine calls it too where a plan is given up in flight. If that was in a pause, the
+        flight is aborted; otherwise it may as well be a plan that looks for data from time to
+        time, so it goes on, and a warning is logged.
+
         Raises
         ------
         CollectError
             The arrays could not be had, or are not this flight's.
         """
-        sortie = self._sortie
-        if sortie is None or not sortie.flight.finished:
+        sortie, paused = self._sortie, self._paused
+        self._plan_goes_on()
+        if sortie is None:
+            return
+        if not sortie.flight.over:
+            self._collected_in_flight(sortie, paused)
+        if not sortie.flight.finished:
             return
         columns = sortie.take(COLLECT_TIMEOUT)
         if columns:
@@ -274,24 +337,85 @@ class BusyFlyer(Device):
 
     def stop(self, *, success: bool = False) -> None:
         """End the flight in progress, if there is one: writes Done, and its status fails with `FlightAborted`."""
-        self._witness(None, lambda flight, now: flight.abort(now, "stop() was called"))
-        with self._lock:  # another thread may be about to put it, behind the Busy of the flight
-            self._wait_for_errands()
-        if self._worker is not None:
-            self._worker.wait(STOP_TIMEOUT)
+        self._end_flight("stop() was called")
         super().stop(success=success)
+
+    def stage(self) -> Any:
+        """Set what `stage_sigs` asks for."""
+        self._plan_goes_on()
+        return super().stage()
+
+    def unstage(self) -> Any:
+        """End the flight in progress, as `stop` does, and restore what `stage` set."""
+        self._plan_goes_on()
+        self._end_flight("unstage() was called")
+        return super().unstage()
+
+    def pause(self) -> None:
+        """The RunEngine pauses: the flight goes on, or is aborted (`on_pause`)."""
+        super().pause()
+        self._paused, self._resumed = True, False
+        if self.on_pause == "abort":
+            self._end_flight("the RunEngine paused, and on_pause='abort'")
+
+    def resume(self) -> None:
+        """The RunEngine resumes: a `kickoff` that it replays rejoins the flight."""
+        super().resume()
+        self._paused, self._resumed = False, True
 
     # What else a Device offers
 
     @property
     def timeline(self) -> Timeline:
-        """The steps of the latest flight; empty where there is none."""
+        """The steps of the latest flight: client's times and IOC's stamps; empty where there is none."""
         return Timeline() if self._sortie is None else self._sortie.flight.timeline
+
+    @property
+    def flown_in(self) -> str | None:
+        """Uid of the run of the latest flight, where its plan has told it; `plans.fly` does."""
+        return None if self._sortie is None else self._sortie.run
+
+    @flown_in.setter
+    def flown_in(self, run: str) -> None:
+        if self._sortie is not None:
+            self._sortie.run = run
+
+    @property
+    def kept(self) -> bool:
+        """Whether the latest flight left arrays that nobody has collected."""
+        return self._sortie is not None and self._sortie.kept
+
+    def offer_again(self) -> None:
+        """Let the next collect have the arrays of the latest flight, though they may have been collected.
+
+        Raises
+        ------
+        RuntimeError
+            There is no flight, or it is not over, or it failed.
+        CollectError
+            Its arrays could not be had, or are not to be trusted.
+        """
+        sortie = self._sortie
+        if sortie is None or not sortie.flight.finished:
+            state = "it has not flown" if sortie is None else f"its flight is {sortie.flight.state.value}"
+            raise RuntimeError(f"{self.name} has no arrays to offer: {state}")
+        sortie.offer_again(COLLECT_TIMEOUT)
 
     @property
     def hints(self) -> dict[str, Any]:
         """The columns, the one of times excepted."""
         return {"fields": [self._key(attr) for attr in self._columns if attr != self.time_array]}
+
+    @property
+    def plot_md(self) -> dict[str, Any]:
+        """Run metadata with which BestEffortCallback plots the signals against the position.
+
+        That is the first column; or the time, if one column only is none.
+        """
+        columns = [attr for attr in self._columns if attr != self.time_array]
+        if len(columns) < 2 and self.time_array in self._columns:
+            columns.insert(0, self.time_array)
+        return {"hints": {"dimensions": [([self._key(attr)], self._stream) for attr in columns[:1]]}}
 
     def wait_for_connection(self, all_signals: bool = False, timeout: Any = _DEFAULT_TIMEOUT) -> None:
         """Wait until every PV is connected.
@@ -319,6 +443,7 @@ class BusyFlyer(Device):
         self.stop()
         self._gone = True
         self._close_channels()
+        self._subscribers.stop(STOP_TIMEOUT)
         super().destroy()
 
     # The lines to the records
@@ -336,7 +461,7 @@ class BusyFlyer(Device):
                 self._open_busy(state)
                 return
             logger.warning("%s cannot have its events directly (%s): it takes ophyd's", self.name, reason)
-        worker = self._worker = Worker(self.name)
+        worker = self._worker = Worker(f"{self.name} signals")
         self._columns = {
             attr: ArraySignal(array.wave, worker, getattr(array, "number_read", None)) for attr, array in arrays.items()
         }
@@ -394,10 +519,14 @@ class BusyFlyer(Device):
             if sortie is None or (flight is not None and sortie.flight is not flight):
                 return
             orders = tell(sortie.flight, now)
+            begins = sortie.flight.began and not sortie.began
+            sortie.began = sortie.flight.began
             self._alarm.set(None if sortie.flight.over else sortie.flight.next_deadline)
             self._errands.extend((order, sortie.flight) for order in orders if order is not Order.SETTLE)
         if self._errands:
             self._run_errands()
+        if begins:
+            self._begin(sortie)
         if Order.SETTLE in orders:
             self._settle(sortie)
 
@@ -430,19 +559,73 @@ class BusyFlyer(Device):
         if self._errand_runner != threading.get_ident():
             self._errands_done.wait_for(lambda: not self._errands and self._errand_runner is None, STOP_TIMEOUT)
 
+    def _begin(self, sortie: _Sortie) -> None:
+        if sortie.kickoff_ends_on_busy:
+            sortie.end_kickoff()
+        self._publish(sortie, self.SUB_FLIGHT_BUSY)
+
     def _settle(self, sortie: _Sortie) -> None:
         error = sortie.flight.error
         if error is not None:
             logger.info("%s: %s", self.name, error)
+            self._resumed = False  # the plan learns it by its status: another kickoff is no replay
             sortie.land(error)
-            sortie.kickoff.set_exception(error)
+            sortie.end_kickoff(error)
+            self._publish(sortie, self.SUB_FLIGHT_FAILED, error=error)
             return
         sortie.flight.timeline.mark("finished", time.monotonic())
-        sortie.kickoff.set_finished()
+        sortie.end_kickoff()
         if not self._columns:
             sortie.land([])
         for attr, channel in self._columns.items():
             channel.fetch(partial(self._array_in, sortie, attr))
+        self._publish(sortie, self.SUB_FLIGHT_BUSY)  # a flight may be too short to be seen
+        self._publish(sortie, self.SUB_FLIGHT_DONE)
+
+    def _publish(self, sortie: _Sortie, event: str, **details: Any) -> None:
+        """Tell those who have subscribed by now. ophyd's `_run_subs` would tell who comes later, too."""
+        with self._lock:
+            if event in sortie.published:
+                return
+            sortie.published.add(event)
+            subscribers = list(self._callbacks[event])
+        if subscribers:
+            timeline = sortie.flight.timeline
+            mark = {self.SUB_FLIGHT_BUSY: "busy", self.SUB_FLIGHT_DONE: "done", self.SUB_FLIGHT_FAILED: "failed"}[event]
+            details.update(timeline=timeline, obj=self, sub_type=event, timestamp=timeline.when(mark))
+            self._subscribers.do(partial(self._tell_subscribers, subscribers, event, details))
+
+    def _tell_subscribers(self, subscribers: list[int], event: str, details: dict[str, Any]) -> None:
+        for subscriber in subscribers:
+            callback = self._callbacks[event].get(subscriber)  # None: it has unsubscribed
+            if callback is not None:
+                callback(**details)
+
+    def _end_flight(self, why: str) -> None:
+        self._witness(None, lambda flight, now: flight.abort(now, why))
+        with self._lock:  # another thread may be about to put it, behind the Busy of the flight
+            self._wait_for_errands()
+        if self._worker is not None:
+            self._worker.wait(STOP_TIMEOUT)
+
+    def _plan_goes_on(self) -> None:
+        """A verb was called: what it does depends on a pause or resume just before it, what comes later does not."""
+        self._paused = self._resumed = False
+
+    def _collected_in_flight(self, sortie: _Sortie, paused: bool) -> None:
+        if paused:
+            self._end_flight("its plan was given up in a pause")
+        elif not sortie.was_collected_in_flight:
+            sortie.was_collected_in_flight = True
+            logger.warning(
+                "%s was collected in flight, so there is nothing to emit yet. If its plan was given up, the flight "
+                "goes on until %s is Done: stop() ends it; busy_callback_flyer.plans.fly does so by itself",
+                self.name,
+                sortie.flight.pv,
+            )
+
+    def _new_status(self) -> FlightStatus:
+        return FlightStatus(self, self._subscribers.do)
 
     def _array_in(self, sortie: _Sortie, attr: str, answer: ArrayReading | str) -> None:
         with self._lock:
@@ -471,6 +654,10 @@ class BusyFlyer(Device):
     def _column_names(cls) -> list[str]:
         return [attr for attr in cls.component_names if issubclass(getattr(cls, attr).cls, Waveform)]
 
+    @property
+    def _stream(self) -> str:
+        return self.stream_name or self.name
+
     def _key(self, attr: str) -> str:
         return f"{self.name}_{attr}"
 
@@ -489,10 +676,10 @@ class BusyFlyer(Device):
                 f"time_array={self.time_array!r}: must be None or the name of a Waveform component "
                 f"({', '.join(columns)})"
             )
-        if self.events not in ("direct", "ophyd"):
-            raise ValueError(f"events={self.events!r}: must be 'direct' or 'ophyd'")
-        if self.time_origin not in ("absolute", "relative"):
-            raise ValueError(f"time_origin={self.time_origin!r}: must be 'absolute' or 'relative'")
+        require_one_of("kickoff_finishes_on", self.kickoff_finishes_on, "done", "busy")
+        require_one_of("on_pause", self.on_pause, "continue", "abort")
+        require_one_of("events", self.events, "direct", "ophyd")
+        require_one_of("time_origin", self.time_origin, "absolute", "relative")
         if not isinstance(self.page_size, int) or isinstance(self.page_size, bool) or self.page_size < 1:
             raise ValueError(f"page_size={self.page_size!r}: must be a whole number of points, 1 or more")
         return FlightOptions(
@@ -527,14 +714,39 @@ class _News:
 class _Sortie:
     """One flight and what became of it: statuses that wait, arrays, or why there are none."""
 
-    def __init__(self, flight: Flight, kickoff: FlightStatus) -> None:
+    def __init__(self, flight: Flight, kickoff: FlightStatus, *, kickoff_ends_on_busy: bool) -> None:
         self.flight = flight
         self.kickoff = kickoff
+        self.kickoff_ends_on_busy = kickoff_ends_on_busy
+        self.run: str | None = None
+        self.began = False
+        self.published: set[str] = set()
+        self.was_collected_in_flight = False
+        self.taken = False  # the arrays, by a collect
         self.answers: dict[str, ArrayReading | str] = {}
+        self._kickoff_ended = False
         self._waiting: list[FlightStatus] = []
         self._lock = threading.Lock()
         self._landed = threading.Event()
         self._outcome: list[Column] | Exception | None = None
+
+    def end_kickoff(self, error: FlightError | None = None) -> None:
+        """Settle the status of kickoff, if it is not yet: Busy and the verdict may come in different threads."""
+        with self._lock:
+            if self._kickoff_ended:
+                return
+            self._kickoff_ended = True
+        if error is None:
+            self.kickoff.set_finished()
+        else:
+            self.kickoff.set_exception(error)
+
+    @property
+    def kept(self) -> bool:
+        """Whether there are arrays that nobody has collected, or on their way."""
+        if self.taken or not self.flight.finished or isinstance(self._outcome, Exception):
+            return False
+        return self._outcome is None or any(len(column.values) for column in self._outcome)
 
     def notify(self, status: FlightStatus) -> None:
         """Settle this status when the outcome is known."""
@@ -555,16 +767,27 @@ class _Sortie:
 
     def take(self, timeout: float) -> list[Column] | None:
         """The arrays, to whom asks first; None to others. Waits for those under way."""
+        columns = self._arrays(timeout)
+        with self._lock:
+            if self.taken:
+                return None
+            self.taken = True
+        return columns
+
+    def offer_again(self, timeout: float) -> None:
+        """Let them be taken once more; raises where there are none."""
+        self._arrays(timeout)
+        self.taken = False
+
+    def _arrays(self, timeout: float) -> list[Column]:
         if not self._landed.wait(timeout):
             raise CollectError(
                 f"{self.flight.pv}: the flight is done, but its arrays did not come within {timeout:g} s"
             )
-        with self._lock:
-            outcome = self._outcome
-            if isinstance(outcome, Exception):
-                raise outcome
-            self._outcome = None
-        return outcome
+        if isinstance(self._outcome, Exception):
+            raise self._outcome
+        assert self._outcome is not None
+        return self._outcome
 
     def _tell(self, status: FlightStatus) -> None:
         if isinstance(self._outcome, Exception):

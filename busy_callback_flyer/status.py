@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from ophyd import Device
 from ophyd.status import DeviceStatus
 
 
 class FlightStatus(DeviceStatus):
-    """The status of a flyer's verb: a `DeviceStatus` that stops nothing by itself.
+    """The status of a flyer's verb: a `DeviceStatus` that stops nothing by itself and has no thread.
 
     ophyd's own calls ``device.stop()`` when it fails. A flight that failed has already
     written Done where that was right; where it was not (the flight of somebody else, an
@@ -14,7 +19,28 @@ class FlightStatus(DeviceStatus):
 
     It is finished in the thread that brought the news, libca's own for a flight that went
     well. A callback added to it must not block there nor make blocking Channel Access calls.
+
+    Parameters
+    ----------
+    device : Device
+        The flyer.
+    later : callable, optional
+        Runs what it is given in another thread: watchers may be slow. By default they are
+        told in the thread that finishes the status.
     """
+
+    def __init__(self, device: Device, later: Callable[[Callable[[], None]], None] | None = None) -> None:
+        super().__init__(device)
+        self._later = later or (lambda task: task())
+
+    def watch(self, func: Callable[..., Any]) -> None:
+        """Call `func(name=...)` now, and again once the status is done, as progress bars expect it.
+
+        ophyd's own tells its watchers before it is done: they would delay it.
+        """
+        func(name=self.device.name)
+        told = partial(func, name=self.device.name, fraction=0.0)
+        self.add_callback(lambda status: self._later(told))
 
     def _handle_failure(self) -> None:
         """Where ophyd's own calls ``device.stop()``."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from busy_callback_flyer import flight as flight_module
 from busy_callback_flyer.flight import (
     ANSWER_TIMEOUT,
     BUSY,
@@ -14,6 +18,7 @@ from busy_callback_flyer.flight import (
     EPICS_EPOCH,
     PUT_DISCONNECTED,
     PUT_NORMAL,
+    STEPS,
     Flight,
     FlightAborted,
     FlightError,
@@ -652,14 +657,71 @@ def test_fresh_since() -> None:
 
 
 def test_timeline_reads_well() -> None:
-    flight = flying()
-    flight.record_says(DONE_SEEN, 1.0)
-    flight.put_returned(PUT_NORMAL, "", 1.001)
-    assert [mark.step for mark in flight.timeline] == ["put", "busy", "done", "callback"]
-    text = str(flight.timeline)
-    for step in ("put", "busy", "done", "callback"):
-        assert step in text
+    flight = Flight("x:busy", clock_offset=1700000000.0)
+    ground = Reading(DONE, 1700000009.0)
+    flight.kickoff(10.0, ground)
+    flight.record_says(Reading(BUSY, 1700000010.0005), 10.001)
+    flight.record_says(Reading(DONE, 1700000011.25), 11.2505)
+    flight.put_returned(PUT_NORMAL, "", 11.251)
+    flight.timeline.mark("finished", 11.252)
+    assert [mark.step for mark in flight.timeline] == ["put", "busy", "done", "callback", "finished"]
+    head, *lines = str(flight.timeline).splitlines()
+    assert head.split()[:5] == ["step", "IOC", "stamp", "client", "delay"]
+    when = datetime.fromtimestamp(1700000010.0).astimezone().isoformat(" ", "milliseconds")
+    assert head.endswith(f"(seconds since {when})")
+    assert [line.split(maxsplit=5) for line in lines[1:3]] == [
+        ["busy", "0.000500", "0.001000", "0.500", "ms", "the record is Busy"],
+        ["done", "1.250000", "1.250500", "0.500", "ms", "the record is Done"],
+    ]
+    assert [line.split(maxsplit=2) for line in (lines[0], *lines[3:5])] == [
+        ["put", "0.000000", "Busy is put"],
+        ["callback", "1.251000", "the put-callback is back"],
+        ["finished", "1.252000", "the flight is finished"],
+    ]
+    assert lines[5:] == ["finished 2.000 ms after the IOC's Done", "t0 is the IOC stamp of Busy"]
+    assert flight.timeline.latency == pytest.approx(0.002, abs=1e-6)  # the epoch's own resolution
+
+
+def test_timeline_of_what_did_not_come_to_pass() -> None:
     assert str(Flight("x").timeline) == "no flight yet"
+    assert Flight("x").timeline.latency is None
+    assert Flight("x").timeline.when("done") is None
+    aborted = launched()
+    aborted.abort(1.0)
+    assert str(aborted.timeline).splitlines()[-2:] == [
+        f"failed    {'':12}{1.0:12.6f}{'':13}   the flight has failed",
+        "t0 is the client's time of the put: Busy was not seen",
+    ]
+    assert aborted.timeline.when("failed") == aborted.timeline["failed"].client
+    refused = Flight("x", FlightOptions(when_busy="fail"))
+    refused.kickoff(0.0, BUSY_SEEN)
+    assert "t0" not in str(refused.timeline)
+
+
+def test_every_step_has_its_words() -> None:
+    """A timeline with a step that it cannot name would raise where it is read, not where it is marked."""
+    source = Path(flight_module.__file__).parent
+    marked = {
+        step for file in source.glob("*.py") for step in re.findall(r"timeline\.mark\(\s*\"(\w+)\"", file.read_text())
+    }
+    assert marked == set(STEPS)
+
+
+def test_began() -> None:
+    assert not launched().began
+    assert flying().began
+    late_news = launched()
+    late_news.record_says(GROUND._replace(value=BUSY, stamp=999.0), 0.1)
+    assert not late_news.began
+    read = launched()
+    read.put_returned(PUT_NORMAL, "", 0.1)
+    read.read_answers(BUSY_SEEN, 0.2)
+    assert read.began
+    unseen = launched()
+    unseen.put_returned(PUT_NORMAL, "", 0.1)
+    unseen.read_answers(DONE_SEEN, 0.2)
+    assert unseen.finished
+    assert not unseen.began
 
 
 # Options
