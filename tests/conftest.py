@@ -36,6 +36,17 @@ def pytest_sessionstart() -> None:
     import ophyd  # noqa: F401 - before epics: it chooses the libca that pyepics loads
 
 
+interrupted: dict[tuple[str, str], str] = {}
+"""What became of a flight in a plan, by interruption and plan; `tests/faults/test_interruptions.py` fills it."""
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if interrupted:
+        terminalreporter.section("what became of interrupted flights: record, statuses, run, documents")
+        for (interruption, plan), outcome in interrupted.items():
+            terminalreporter.write_line(f"{interruption:<28} {plan:<12} {outcome}")
+
+
 @pytest.fixture(scope="session")
 def ioc() -> EmbeddedIOC:
     assert _ioc is not None

@@ -1,0 +1,96 @@
+"""Every way into and out of a plan, in flight: what README.md says of it is what happens.
+
+`interruptions.py` has the plans and the ways to interrupt them; Ctrl-C is a real signal. After each, another flight is
+flown, and brings its own rows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import epics
+import pytest
+
+from ..conftest import PREFIX, interrupted, look
+from .interruptions import PLANS, HandFlyer, Scene, documented, flies_again, interrupt, until
+
+DOCUMENTED = documented()
+IN_PROCESS = [cell for cell in DOCUMENTED if cell[0] != "IOC lost"]
+
+
+@pytest.fixture
+def scene(make_flyer: Callable[..., HandFlyer]) -> Iterator[Scene]:
+    yield Scene(make_flyer(HandFlyer))
+    epics.caput(f"{PREFIX}own", 0)
+
+
+@pytest.mark.parametrize(("interruption", "kind"), IN_PROCESS, ids=[" - ".join(cell) for cell in IN_PROCESS])
+def test_interrupted(scene: Scene, interruption: str, kind: str) -> None:
+    outcome = interrupt(scene, kind, interruption)
+    interrupted[interruption, kind] = str(outcome)
+    assert str(outcome) == DOCUMENTED[interruption, kind]
+    if outcome.record == "Busy":
+        assert look(f"{PREFIX}own")[0] == 1
+        scene.flyer.stop()  # as the warning says
+    until(lambda: look(f"{PREFIX}own")[0] == 0)
+    flies_again(scene, kind)
+
+
+PROGRAM = """
+import json, os, sys, threading
+from pathlib import Path
+from busy_callback_flyer.ioc import EmbeddedIOC
+
+ioc = EmbeddedIOC("prj:", databases=[Path(sys.argv[1])])
+ioc.start()
+os.environ.update(ioc.client_environment)
+
+import epics
+from tests.faults.interruptions import HandFlyer, Scene, flies_again, interrupt
+
+kind = sys.argv[2]
+flyer = HandFlyer("prj:", name="ifly", reconnect_timeout=0.2)
+flyer.wait_for_connection(timeout=20)
+scene = Scene(flyer)
+outcome = interrupt(scene, kind, "IOC lost", ioc.kill)
+ioc.restart()
+flyer.wait_for_connection(timeout=60)
+assert epics.get_pv("prj:own", connect=True, timeout=20).get(use_monitor=False, timeout=20) == 0
+flies_again(scene, kind)
+print(json.dumps(str(outcome)))
+"""
+
+
+@pytest.fixture(scope="module")
+def programs() -> Iterator[dict[str, subprocess.Popen[str]]]:
+    """A process for each kind of plan, with an IOC to lose; at once, as most of the time is spent waiting."""
+    root = Path(__file__).parents[2]
+    started = {
+        kind: subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(root / "tests/strange.db"), kind],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=root,
+            env={name: value for name, value in os.environ.items() if not name.startswith("EPICS_")},
+        )
+        for kind in PLANS
+    }
+    yield started
+    for program in started.values():
+        program.kill()
+        program.communicate()
+
+
+@pytest.mark.parametrize("kind", PLANS)
+def test_lost_ioc(programs: dict[str, subprocess.Popen[str]], kind: str) -> None:
+    said, complaints = programs[kind].communicate(timeout=100)
+    assert programs[kind].returncode == 0, complaints
+    outcome = json.loads(said.splitlines()[-1])
+    interrupted["IOC lost", kind] = outcome
+    assert outcome == DOCUMENTED["IOC lost", kind]

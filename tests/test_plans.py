@@ -1,0 +1,468 @@
+"""Plans with one flyer and with several, and the recovery of what a failed run left; with a real RunEngine."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import bluesky.plans as bp
+import bluesky.preprocessors as bpp
+import epics
+import event_model
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from bluesky import RunEngine
+from bluesky.callbacks.best_effort import BestEffortCallback
+from bluesky.utils import FailedStatus, Msg, MsgGenerator, RunEngineInterrupted, single_gen
+from ophyd import Component, EpicsSignalRO
+
+from busy_callback_flyer import BusyFlyer, BusyRecord, FlightAborted, StaleArrayError
+from busy_callback_flyer.plans import fly, recover
+
+from .conftest import PREFIX, look
+from .faults.interruptions import PLANS, TIMEOUT, HandFlyer, Scene, flies_again, until
+
+Controller = Callable[..., None]
+Documents = list[tuple[str, dict[str, Any]]]
+MakeFlyer = Callable[..., BusyFlyer]
+
+BUSY_PV = f"{PREFIX}mybusy"
+
+
+class SecondFlyer(HandFlyer):
+    busy = Component(BusyRecord, "second", kind="config")
+
+
+def of_kind(documents: Documents, name: str) -> list[dict[str, Any]]:
+    return [document for kind, document in documents if kind == name]
+
+
+def is_done(pv: str) -> bool:
+    return look(pv)[0] == 0
+
+
+def positions(documents: Documents, flyer: str = "ifly") -> list[float]:
+    return [x for page in of_kind(documents, "event_page") for x in page["data"].get(f"{flyer}_xArr", [])]
+
+
+@pytest.fixture
+def scene(make_flyer: Callable[..., HandFlyer]) -> Iterator[Scene]:
+    yield Scene(make_flyer(HandFlyer))
+    epics.caput(f"{PREFIX}own", 0)
+
+
+@pytest.fixture
+def second(make_flyer: Callable[..., HandFlyer]) -> Iterator[HandFlyer]:
+    flyer = make_flyer(SecondFlyer)
+    flyer.name = "jfly"
+    yield flyer
+    epics.caput(f"{PREFIX}second", 0)
+
+
+# Flying
+
+
+def test_fly(flyer: BusyFlyer, controller: Controller, run_engine: RunEngine, documents: Documents) -> None:
+    controller(npts=5, duration=0.05)
+    run_engine(fly(flyer, md={"sample": "gold"}))
+    (start,), (stop,) = of_kind(documents, "start"), of_kind(documents, "stop")
+    assert start["uid"] == flyer.flown_in
+    assert (start["plan_name"], start["sample"], start["flyers"]) == ("fly", "gold", ["ifly"])
+    assert start["hints"] == flyer.plot_md["hints"] == {"dimensions": [(["ifly_xArr"], "ifly")]}
+    assert stop["exit_status"] == "success"
+    assert positions(documents) == pytest.approx([-5, -2.5, 0, 2.5, 5])
+    for name, document in documents:
+        event_model.schema_validators[event_model.DocumentNames[name]].validate(document)
+
+
+def test_fly_again_and_again(
+    flyer: BusyFlyer, controller: Controller, run_engine: RunEngine, documents: Documents
+) -> None:
+    def plan() -> MsgGenerator[None]:
+        for _ in range(3):
+            yield from fly([flyer])
+
+    controller(npts=2)
+    run_engine(plan())
+    assert len({page["descriptor"] for page in of_kind(documents, "event_page")}) == 3
+    assert positions(documents) == [-5, 5] * 3
+
+
+def test_fly_stages(flyer: BusyFlyer, run_engine: RunEngine) -> None:
+    signal, seen = flyer.busy.forward_link, []
+    before = signal.get()
+    flyer.stage_sigs[signal] = f"{PREFIX}fence"
+    flyer.subscribe(lambda **_: seen.append(signal.get(use_monitor=False)), flyer.SUB_FLIGHT_DONE)
+    run_engine(fly(flyer))
+    flyer.complete().wait(TIMEOUT)
+    flyer._subscribers.wait(TIMEOUT)
+    assert str(seen[0]).startswith(f"{PREFIX}fence")
+    assert signal.get(use_monitor=False) == before
+
+
+def test_own_hints_go_ahead(direct_flyer: BusyFlyer, run_engine: RunEngine, documents: Documents) -> None:
+    dimensions = [[["ifly_tArr"], "ifly"]]
+    run_engine(fly(direct_flyer, md={"hints": {"dimensions": dimensions}}))
+    run_engine(fly(direct_flyer, md={"hints": {"more": 1}}))
+    first, other = of_kind(documents, "start")
+    assert first["hints"] == {"dimensions": dimensions}
+    assert other["hints"] == {**direct_flyer.plot_md["hints"], "more": 1}
+
+
+def test_fly_is_plotted(direct_flyer: BusyFlyer, controller: Controller, run_engine: RunEngine) -> None:
+    """Signal against position, without a word of the user."""
+    mpl.use("Agg")
+    controller(npts=7)
+    run_engine.subscribe(BestEffortCallback())
+    direct_flyer.stream_name = "primary"
+    before = set(plt.get_fignums())
+    run_engine(fly(direct_flyer))
+    (figure,) = (plt.figure(number) for number in set(plt.get_fignums()) - before)
+    (line,) = figure.axes[0].get_lines()
+    assert (figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()) == ("ifly_xArr", "ifly_yArr")
+    assert np.asarray(line.get_xdata()).tolist() == epics.caget(f"{PREFIX}x_array").tolist()
+    assert np.asarray(line.get_ydata()).tolist() == epics.caget(f"{PREFIX}y_array").tolist()
+    plt.close(figure)
+
+
+def test_what_is_plotted_against_what() -> None:
+    class OneSignal(BusyFlyer):
+        xArr = None  # noqa: N815
+
+    class TimeOnly(BusyFlyer):
+        xArr = yArr = None  # noqa: N815
+
+    class Bare(BusyFlyer):
+        tArr = xArr = yArr = None  # noqa: N815
+
+    def dimensions(kind: type[BusyFlyer], **options: Any) -> Any:
+        return kind(PREFIX, name="f", **options).plot_md["hints"]["dimensions"]
+
+    assert dimensions(BusyFlyer, stream_name="s") == [(["f_xArr"], "s")]
+    assert dimensions(BusyFlyer, time_array=None) == [(["f_tArr"], "f")]
+    assert dimensions(OneSignal) == [(["f_tArr"], "f")]
+    assert dimensions(TimeOnly) == [(["f_tArr"], "f")]
+    assert dimensions(Bare, time_array=None) == []
+
+
+# Several
+
+
+def fly_nested(outer: BusyFlyer, inner: BusyFlyer) -> MsgGenerator[None]:
+    """A flight in a run of its own, while another goes on."""
+
+    @bpp.set_run_key_decorator("inner")
+    @bpp.run_decorator(md={"which": "inner"})
+    def flight() -> MsgGenerator[None]:
+        yield from bps.kickoff(inner, wait=True)
+        yield from bps.complete(inner, wait=True)
+        yield from bps.collect(inner)
+
+    yield from bps.open_run(md={"which": "outer"})
+    yield from bps.kickoff(outer, wait=True)
+    yield from flight()
+    yield from bps.complete(outer, wait=True)
+    yield from bps.collect(outer)
+    yield from bps.close_run()
+
+
+SEVERAL: dict[str, tuple[str, Callable[[BusyFlyer, BusyFlyer], Any]]] = {
+    "plans.fly": ("done", lambda one, two: fly([one, two])),
+    "bp.fly": ("busy", lambda one, two: bp.fly([one, two])),
+    "fly_during": ("busy", lambda one, two: bpp.fly_during_wrapper(bp.count([]), [one, two])),
+    "nested runs": ("busy", fly_nested),
+}
+
+
+@pytest.mark.parametrize("several", SEVERAL)
+def test_several_at_once(scene: Scene, second: HandFlyer, several: str) -> None:
+    first = scene.flyer
+    finishes_on, plan = SEVERAL[several]
+    first.kickoff_finishes_on = second.kickoff_finishes_on = finishes_on  # type: ignore[assignment]
+
+    def land_both() -> None:
+        until(lambda: "busy" in second.timeline)
+        assert "done" not in first.timeline, "not at once"
+        scene.land((1, 2, 3))
+        first.complete().wait(TIMEOUT)  # its arrays are in hand, and the next are the other's
+        assert "done" not in second.timeline
+        scene.land((4, 5), record="second")
+
+    scene.play(plan(first, second), land_both)
+    assert scene.ending is None
+    assert scene.rows == [1, 2, 3]
+    assert positions(scene.documents, "jfly") == [4, 5]
+    starts = {document["uid"]: document.get("which") for document in of_kind(scene.documents, "start")}
+    runs = {document["name"]: starts[document["run_start"]] for document in of_kind(scene.documents, "descriptor")}
+    if several == "nested runs":
+        assert (runs["ifly"], runs["jfly"]) == ("outer", "inner")
+    assert {document["exit_status"] for document in of_kind(scene.documents, "stop")} == {"success"}
+
+
+def test_bp_fly_flies_one_after_the_other_where_kickoff_finishes_on_done(scene: Scene, second: HandFlyer) -> None:
+    def land_one_after_the_other() -> None:
+        scene.land((1, 2, 3))
+        until(lambda: "busy" in second.timeline)
+        scene.land((4, 5), record="second")
+
+    scene.play(bp.fly([scene.flyer, second]), land_one_after_the_other)
+    first_done, second_busy = scene.flyer.timeline["done"].stamp, second.timeline["busy"].stamp
+    assert first_done is not None
+    assert second_busy is not None
+    assert first_done <= second_busy
+    assert (scene.rows, positions(scene.documents, "jfly")) == ([1, 2, 3], [4, 5])
+
+
+def test_flies_during_a_plan(scene: Scene) -> None:
+    """The inner plan reads in flight."""
+    record = EpicsSignalRO(f"{PREFIX}own", name="record")
+    record.wait_for_connection(timeout=10)
+    scene.flyer.kickoff_finishes_on = "busy"
+    scene.play(bpp.fly_during_wrapper(bp.count([record], num=3), [scene.flyer]), scene.land)
+    assert [document["data"]["record"] for document in of_kind(scene.documents, "event")] == [1, 1, 1]
+    assert scene.rows == [1, 2, 3]
+
+
+def test_any_other_flyer_may_come_along(scene: Scene) -> None:
+    scene.other.status.set_finished()
+    scene.play(fly([scene.other, scene.flyer]), scene.land)
+    assert scene.rows == [1, 2, 3]
+    assert of_kind(scene.documents, "start")[0]["flyers"] == ["other", "ifly"]
+
+
+def test_all_are_landed_where_one_fails(scene: Scene, second: HandFlyer, make_flyer: MakeFlyer) -> None:
+    def end_the_second() -> None:
+        until(lambda: "busy" in second.timeline)
+        second.stop()
+
+    scene.play(fly([scene.flyer, second, scene.other]), end_the_second)
+    assert isinstance(scene.ending, FailedStatus)
+    assert "stop() was called" in str(scene.ending.__cause__)
+    for flyer in (scene.flyer, second):
+        assert isinstance(flyer.statuses[0].exception(0), FlightAborted)
+        until(partial(is_done, flyer.busy.state.pvname))
+    (stop,) = of_kind(scene.documents, "stop")
+    assert stop["exit_status"] == "fail"
+    assert "jfly" in stop["reason"] or f"{PREFIX}second" in stop["reason"]
+    assert scene.rows == positions(scene.documents, "jfly") == []
+
+
+def test_one_record_is_not_flown_twice_at_once(
+    make_flyer: MakeFlyer, run_engine: RunEngine, documents: Documents
+) -> None:
+    before = look(BUSY_PV)
+    with pytest.raises(ValueError, match=f"ifly and ifly cannot fly at once: both have the busy record {BUSY_PV}"):
+        run_engine(fly([make_flyer(), make_flyer(events="ophyd")]))
+    with pytest.raises(ValueError, match="no flyer"):
+        run_engine(fly([]))
+    assert documents == []
+    assert look(BUSY_PV) == before
+
+
+# Given up
+
+
+def test_pause_between_two_collects_repeats_no_flight(scene: Scene, second: HandFlyer) -> None:
+    """There is a checkpoint; else the RunEngine would replay both kickoffs, and one flight is collected."""
+    paused = False
+
+    def pause_after_a_collect(msg: Msg) -> tuple[Any, Any]:
+        nonlocal paused
+        if paused or msg.command != "collect":
+            return None, None
+        paused = True
+        return single_gen(msg), single_gen(Msg("pause"))
+
+    def land_both() -> None:
+        until(lambda: "busy" in second.timeline)
+        scene.land()
+        scene.land(record="second")
+
+    plan = bpp.plan_mutator(fly([scene.flyer, second]), pause_after_a_collect)
+    scene.play(plan, land_both, scene.run_engine.resume)
+    assert isinstance(scene.paused, RunEngineInterrupted)
+    assert scene.ending is None
+    assert scene.rows == positions(scene.documents, "jfly") == [1, 2, 3]
+    assert len(scene.flyer.statuses) == len(second.statuses) == 2, "kickoff and complete, once each"
+
+
+def test_abort_between_flight_and_collect_files_the_flight(scene: Scene) -> None:
+    def press_and_land() -> None:
+        scene.press_ctrl_c()
+        until(lambda: scene.run_engine.deferred_pause_requested)
+        scene.land()
+
+    scene.play(fly(scene.flyer), press_and_land, scene.run_engine.abort)
+    assert str(scene.outcome()) == "Done · finished · abort · its rows"
+    flies_again(scene, "plans.fly")
+
+
+def test_exception_between_flight_and_collect_files_the_flight(scene: Scene) -> None:
+    def fail_at_the_checkpoint(msg: Msg) -> tuple[Any, Any]:
+        def fail() -> MsgGenerator[None]:
+            raise RuntimeError("out of the blue")
+            yield
+
+        return (fail(), None) if msg.command == "checkpoint" else (None, None)
+
+    with pytest.raises(RuntimeError, match="out of the blue"):
+        scene.play(bpp.plan_mutator(fly(scene.flyer), fail_at_the_checkpoint), scene.land)
+    assert str(scene.outcome()) == "Done · finished · fail · its rows"
+    assert of_kind(scene.documents, "stop")[0]["reason"] == "out of the blue"
+
+
+def test_a_plan_around_it_may_go_on(scene: Scene) -> None:
+    """Its run is closed and its flyer landed by then."""
+
+    def plan() -> MsgGenerator[None]:
+        try:
+            yield from fly([scene.flyer, scene.other])
+        except FailedStatus:
+            until(lambda: look(f"{PREFIX}own")[0] == 0)
+            yield from bps.open_run({"after": True})
+            yield from bps.close_run()
+
+    scene.play(plan(), lambda: scene.other.status.set_exception(RuntimeError("the other device has failed")))
+    assert scene.ending is None
+    assert [document["exit_status"] for document in of_kind(scene.documents, "stop")] == ["fail", "success"]
+    flies_again(scene, "plans.fly")
+
+
+@pytest.mark.parametrize("kind", PLANS)
+def test_abort_in_a_long_flight(kind: str, make_flyer: MakeFlyer, controller: Controller) -> None:
+    """Of a minute: nobody waits for its end."""
+    controller(duration=60)
+    flyer = make_flyer(kickoff_finishes_on="busy" if kind in ("fly_during", "by hand") else "done")
+    run_engine = RunEngine({}, context_managers=[])
+    flyer.subscribe(lambda **_: run_engine.request_pause(defer=False), flyer.SUB_FLIGHT_BUSY)
+    with pytest.raises(RunEngineInterrupted):
+        run_engine(PLANS[kind](flyer))
+    run_engine.abort()
+    until(lambda: look(BUSY_PV)[0] == 0)
+    assert "done" not in flyer.timeline or flyer.timeline["done"].client - flyer.timeline["put"].client < 50
+
+
+# Recovered
+
+
+class Consumer:
+    """Of documents; where it is broken, it raises at the first page."""
+
+    def __init__(self) -> None:
+        self.broken = True
+        self.asked = 0
+
+    def __call__(self, name: str, document: dict[str, Any]) -> None:
+        if name == "event_page":
+            self.asked += 1
+            if self.broken:
+                raise ConnectionError("the server is gone")
+
+
+@pytest.fixture
+def consumer(run_engine: RunEngine) -> Consumer:
+    consumer = Consumer()
+    run_engine.subscribe(consumer)
+    return consumer
+
+
+def test_recover(
+    flyer: BusyFlyer, controller: Controller, run_engine: RunEngine, consumer: Consumer, documents: Documents
+) -> None:
+    controller(npts=3)
+    with pytest.raises(ConnectionError):
+        run_engine(fly(flyer))
+    assert consumer.asked == 1, "a broken consumer is not asked again"
+    assert [stop["exit_status"] for stop in of_kind(documents, "stop")] == ["fail"]
+    (failed,) = of_kind(documents, "start")
+    consumer.broken = False
+    before = look(BUSY_PV)
+    documents.clear()
+    run_engine(recover(flyer, md={"sample": "gold"}))
+    (start,) = of_kind(documents, "start")
+    assert (start["recovers"], start["plan_name"]) == (failed["uid"], "recover")
+    assert start["uid"] != failed["uid"]
+    assert (start["sample"], start["flyers"], start["hints"]) == ("gold", ["ifly"], flyer.plot_md["hints"])
+    assert positions(documents) == [-5, 0, 5]
+    assert look(BUSY_PV) == before, "it flew again"
+    assert list(flyer.collect_pages()) == []
+    documents.clear()
+    controller(npts=2)
+    run_engine(bp.fly([flyer]))
+    assert positions(documents) == [-5, 5]
+
+
+def test_recover_what_bp_fly_left(
+    direct_flyer: BusyFlyer, run_engine: RunEngine, consumer: Consumer, documents: Documents
+) -> None:
+    with pytest.raises(ConnectionError):
+        run_engine(bp.fly([direct_flyer]))
+    (failed,) = of_kind(documents, "start")
+    consumer.broken = False
+    documents.clear()
+    with pytest.raises(ValueError, match="which run was ifly flown in"):
+        run_engine(recover(direct_flyer))
+    assert documents == []
+    run_engine(recover(direct_flyer, run=failed["uid"]))
+    assert of_kind(documents, "start")[0]["recovers"] == failed["uid"]
+    assert len(positions(documents)) == 11
+
+
+def test_recover_after_a_recovery_that_failed(
+    direct_flyer: BusyFlyer, run_engine: RunEngine, consumer: Consumer, documents: Documents
+) -> None:
+    for plan in (fly, recover):
+        with pytest.raises(ConnectionError):
+            run_engine(plan(direct_flyer))
+    first = of_kind(documents, "start")[0]["uid"]
+    consumer.broken = False
+    documents.clear()
+    run_engine(recover(direct_flyer))
+    assert of_kind(documents, "start")[0]["recovers"] == first
+    assert len(positions(documents)) == 11
+
+
+def test_nothing_to_recover(flyer: BusyFlyer, controller: Controller, run_engine: RunEngine) -> None:
+    documents: Documents = []
+    with pytest.raises(RuntimeError, match="it has not flown"):
+        run_engine(recover(flyer, run="uid"))
+    controller(fault=1)
+    flyer.flight_timeout = 0.1
+    with pytest.raises(FailedStatus):
+        run_engine(fly(flyer))
+    run_engine.subscribe(lambda name, document: documents.append((name, document)))
+    with pytest.raises(RuntimeError, match="its flight is failed"):
+        run_engine(recover(flyer))
+    flyer.flight_timeout = TIMEOUT
+    controller(fault=4)
+    with pytest.raises(FailedStatus):
+        run_engine(fly(flyer))
+    documents.clear()
+    with pytest.raises(StaleArrayError):
+        run_engine(recover(flyer))
+    assert documents == []
+
+
+def test_what_could_not_be_collected_is_logged(
+    scene: Scene, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(name: str, document: dict[str, Any]) -> None:
+        if name == "event_page":
+            raise ConnectionError("the server is gone")
+
+    scene.run_engine.subscribe(broken)
+
+    def press_and_land() -> None:
+        scene.press_ctrl_c()
+        until(lambda: scene.run_engine.deferred_pause_requested)
+        scene.land()
+
+    with caplog.at_level(logging.WARNING, logger="busy_callback_flyer"):
+        scene.play(fly(scene.flyer), press_and_land, scene.run_engine.abort)
+    assert of_kind(scene.documents, "stop")[0]["exit_status"] == "abort"
+    assert "plans.recover(ifly)" in caplog.text
