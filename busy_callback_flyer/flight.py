@@ -229,11 +229,15 @@ class Timeline:
     ----------
     clock_offset : float
         Wall-clock time minus the monotonic clock that the flight is told, in seconds.
+    pv : str
+        Of the busy record, for its readers.
     """
 
-    def __init__(self, clock_offset: float = 0.0) -> None:
+    def __init__(self, clock_offset: float = 0.0, pv: str = "") -> None:
         self._offset = clock_offset
+        self._pv = pv
         self._marks: dict[str, Mark] = {}
+        self.error: Exception | None = None
         self.t0_note = "client's time of the put: Busy was not seen"
 
     def mark(self, step: str, now: float, stamp: float | None = None) -> None:
@@ -284,7 +288,7 @@ class Timeline:
             return "no flight yet"
         start = marks[0].client
         when = datetime.fromtimestamp(start).astimezone().isoformat(" ", "milliseconds")
-        lines = [f"step         IOC stamp      client        delay   (seconds since {when})"]
+        lines = [f"{self._pv}, seconds since {when}", "step         IOC stamp      client        delay"]
         for step, client, stamp in marks:
             stamped = f"{'':12}{client - start:12.6f}{'':12} "
             if stamp is not None:
@@ -293,8 +297,12 @@ class Timeline:
         if self.latency is not None:
             lines.append(f"finished {1e3 * self.latency:.3f} ms after the IOC's Done")
         if self.t0 is not None:
-            lines.append(f"t0 is the {self.t0_note}")
+            lines.append(f"t0, from which the points' times count, is the {self.t0_note}")
+        if self.error is not None:
+            lines.append(f"{type(self.error).__name__}: {self.error}")
         return "\n".join(lines)
+
+    __repr__ = __str__  # what a prompt shows
 
 
 class Flight:
@@ -315,20 +323,22 @@ class Flight:
     state : State
     error : FlightError or None
         Why the flight failed.
-    began : bool
-        Whether Busy was seen since the put.
+    awaits_ground_read : bool
+        Set it where a read is sent ahead of the put (`ground_read`).
     timeline : Timeline
     """
 
     def __init__(self, pv: str, options: FlightOptions | None = None, *, clock_offset: float = 0.0) -> None:
         self.pv = pv
         self.options = options or FlightOptions()
-        self.timeline = Timeline(clock_offset)
+        self.timeline = Timeline(clock_offset, pv)
         self.state = State.NEW
         self.error: FlightError | None = None
-        self.began = False
+        self.awaits_ground_read = False
+        self._begun = False
         self.before: Reading | None = None  # the record just before our put
         self._last: Reading | None = None
+        self._last_seen: Reading | None = None  # for messages: a lost connection does not take it back
         self._kickoff_at = 0.0
         self._state_since = 0.0
         self._put_at = 0.0
@@ -358,6 +368,11 @@ class Flight:
     def finished(self) -> bool:
         """Whether the flight ended well."""
         return self.state is State.FINISHED
+
+    @property
+    def began(self) -> bool:
+        """Whether the record was seen Busy since our put."""
+        return self._begun and not self.awaits_ground_read
 
     @property
     def airborne(self) -> bool:
@@ -407,8 +422,9 @@ class Flight:
         Of use where nobody tells what became of the put, and its traces are all there is.
         What was seen before it is not of this flight.
         """
+        self.awaits_ground_read = False
         if reading is not None and self.state in (State.SENT, State.FLYING):
-            self.before = reading
+            self.before, self._begun = reading, False
             self._busy, self._busy_stamp, self._ended, self._stamps_move = None, None, None, True
             self._forget_done()
             self.timeline.forget("busy")
@@ -452,7 +468,7 @@ class Flight:
 
     def connection_lost(self, now: float) -> Orders:
         """The channel was disconnected."""
-        self._last = None
+        self._last, self._last_seen = None, self._last or self._last_seen
         self._read_pending = False
         if self.over or self.state in (State.NEW, State.CONNECTING, State.LOST):
             return _NOTHING
@@ -591,7 +607,7 @@ class Flight:
     def _see_busy(self, reading: Reading, now: float) -> None:
         self._busy, self._busy_stamp, self._busy_by_read = reading, reading.stamp, False
         self._in_doubt_since = None
-        self.began = True
+        self._begun = True
         moved = self._stamps_move = self.before is None or reading.stamp > self.before.stamp
         self.timeline.mark("busy", now, reading.stamp if moved else None)
         self.timeline.t0_note = (
@@ -635,6 +651,7 @@ class Flight:
         over = self._done is not None and self._callback_back
         self.error = kind(f"{self.pv}: {why}{self._circumstances(now)}.")
         self.timeline.mark("failed", now)
+        self.timeline.error = self.error
         self._enter(State.FAILED, now)
         if not end:
             return (Order.SETTLE,)
@@ -642,17 +659,16 @@ class Flight:
         return (Order.FORGET, Order.SETTLE) if over else (Order.FORGET, Order.PUT_DONE, Order.SETTLE)
 
     def _circumstances(self, now: float) -> str:
-        seen = (
-            "nothing"
-            if self._last is None
-            else f"{'Busy' if self._last.value else 'Done'}, stamp {self._last.stamp:.6f}"
-        )
-        alarm = ""
-        if self._last is not None and self._last.severity:
-            alarm = f", alarm severity {self._last.severity} status {self._last.alarm}"
-            alarm += " (LINK: the controller may never have got it)" if self._last.alarm == 14 else ""
-        waited = f"{now - self._kickoff_at:.3g} s after kickoff, {self.state.value} for {now - self._state_since:.3g} s"
-        return f"; {waited}; last seen: {seen}{alarm}"
+        last = self._last or self._last_seen
+        seen = "nothing" if last is None else f"{'Busy' if last.value else 'Done'}, stamp {last.stamp:.6f}"
+        if last is not None and last.severity:
+            seen += f", alarm severity {last.severity} status {last.alarm}"
+            seen += " (LINK: the controller may never have got it)" if last.alarm == 14 else ""
+        waited = ""
+        if now > self._kickoff_at:
+            waited = f"; {now - self._kickoff_at:.3g} s after kickoff"
+            waited += f", {self.state.value} for {now - self._state_since:.3g} s"
+        return f"{waited}; last seen: {seen}"
 
     # Deadlines
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from event_model import DataKey, PartialEventPage
 from ophyd import Component, Device, Signal
+from ophyd.device import Staged
 
 from .channel import (
     ArrayChannel,
@@ -238,11 +239,12 @@ class BusyFlyer(Device):
             raise RuntimeError(f"{self.name} was destroyed: make a new flyer")
         earlier, replayed = self._sortie, self._resumed
         self._plan_goes_on()
-        if replayed and earlier is not None and not earlier.taken:
+        if replayed and earlier is not None:
+            logger.info("%s: kickoff is a replay, and rejoins the flight", self.name)
             return earlier.kickoff
         with self._lock:
             self._wait_for_errands()  # the Done of an earlier flight
-            if self._sortie is not None and not self._sortie.flight.over:
+            if self._sortie is not None and self.flying:
                 raise RuntimeError(f"{self.name} is flying already ({self._sortie.flight.state.value}): stop() ends it")
             self._sortie = None  # what an earlier flight left is never passed on as this one's
         if earlier is not None and earlier.kept:
@@ -268,9 +270,9 @@ class BusyFlyer(Device):
         -------
         FlightStatus
             Finished when the arrays are in hand and found to be this flight's. Its exception
-            is the flight's own, or a `CollectError`. Where a plan is given up while the
-            RunEngine was paused in flight, the flight is aborted and there is nothing to wait for:
-            finished at once.
+            is the flight's own, or a `CollectError`. Called in flight while the RunEngine is
+            paused, it means that the plan was given up: the flight is aborted, there is nothing
+            to wait for, and the status is finished at once.
 
         Raises
         ------
@@ -280,6 +282,7 @@ class BusyFlyer(Device):
         sortie = self._sortie
         if sortie is None:
             raise RuntimeError(f"{self.name}: no flight to complete, kickoff() comes first")
+        sortie.completed = True
         given_up = self._paused and not sortie.flight.over
         self._plan_goes_on()
         status = self._new_status()
@@ -307,9 +310,9 @@ class BusyFlyer(Device):
         Yields nothing before the flight is done, after one that failed, for one without
         points, and where they were collected already.
 
-        The RunEngine calls it too where a plan is given up in flight. If that was in a pause, the
-        flight is aborted; otherwise it may as well be a plan that looks for data from time to
-        time, so it goes on, and a warning is logged.
+        The RunEngine calls it too where a plan is given up in flight. While the RunEngine is
+        paused, nothing else is to call it, and the flight is aborted; otherwise it may as well be
+        a plan that looks for data from time to time, so it goes on, and a warning is logged.
 
         Raises
         ------
@@ -355,35 +358,51 @@ class BusyFlyer(Device):
         """The RunEngine pauses: the flight goes on, or is aborted (`on_pause`)."""
         super().pause()
         self._paused, self._resumed = True, False
+        sortie = self._sortie
+        if sortie is not None and sortie.has_ended:
+            sortie.taken = True
         if self.on_pause == "abort":
             self._end_flight("the RunEngine paused, and on_pause='abort'")
 
     def resume(self) -> None:
         """The RunEngine resumes: a `kickoff` that it replays rejoins the flight."""
         super().resume()
-        self._paused, self._resumed = False, True
+        self._paused = False
+        sortie = self._sortie
+        # What was collected is over. A failure that a status told is known to the plan: a kickoff is another try.
+        self._resumed = sortie is not None and not sortie.taken and not sortie.failure_told
 
     # What else a Device offers
 
     @property
     def timeline(self) -> Timeline:
         """The steps of the latest flight: client's times and IOC's stamps; empty where there is none."""
-        return Timeline() if self._sortie is None else self._sortie.flight.timeline
+        sortie = self._sortie
+        return Timeline() if sortie is None else sortie.flight.timeline
 
     @property
     def flown_in(self) -> str | None:
         """Uid of the run of the latest flight, where its plan has told it; `plans.fly` does."""
-        return None if self._sortie is None else self._sortie.run
+        sortie = self._sortie
+        return None if sortie is None else sortie.run
 
     @flown_in.setter
     def flown_in(self, run: str) -> None:
-        if self._sortie is not None:
-            self._sortie.run = run
+        sortie = self._sortie
+        if sortie is not None:
+            sortie.run = run
+
+    @property
+    def flying(self) -> bool:
+        """Whether a flight is in progress, from its kickoff on."""
+        sortie = self._sortie
+        return sortie is not None and not sortie.flight.over
 
     @property
     def kept(self) -> bool:
         """Whether the latest flight left arrays that nobody has collected."""
-        return self._sortie is not None and self._sortie.kept
+        sortie = self._sortie
+        return sortie is not None and sortie.kept
 
     def offer_again(self) -> None:
         """Let the next collect have the arrays of the latest flight, though they may have been collected.
@@ -396,10 +415,14 @@ class BusyFlyer(Device):
             Its arrays could not be had, or are not to be trusted.
         """
         sortie = self._sortie
-        if sortie is None or not sortie.flight.finished:
-            state = "it has not flown" if sortie is None else f"its flight is {sortie.flight.state.value}"
-            raise RuntimeError(f"{self.name} has no arrays to offer: {state}")
+        if sortie is None:
+            raise RuntimeError(f"{self.name} has no arrays to offer: it has not flown since it was made or kicked off")
+        if not sortie.flight.over:
+            raise RuntimeError(f"{self.name} has no arrays to offer yet: its flight is in progress")
+        if sortie.flight.error is not None:
+            raise RuntimeError(f"{self.name} has no arrays to offer: its flight failed") from sortie.flight.error
         sortie.offer_again(COLLECT_TIMEOUT)
+        self._resumed = False
 
     @property
     def hints(self) -> dict[str, Any]:
@@ -484,6 +507,7 @@ class BusyFlyer(Device):
     def _launch(self, flight: Flight) -> None:
         self._forget_put()  # of a flight that was left to itself
         channel = self._channel
+        flight.awaits_ground_read = isinstance(channel, BusySignal)
         self._witness(flight, lambda flight, now: flight.kickoff(now, channel.reading if channel.ready else None))
 
     def _put_busy(self, flight: Flight) -> None:
@@ -568,9 +592,13 @@ class BusyFlyer(Device):
         error = sortie.flight.error
         if error is not None:
             logger.info("%s: %s", self.name, error)
-            self._resumed = False  # the plan learns it by its status: another kickoff is no replay
+            if sortie.somebody_waits:
+                sortie.failure_told = True
+                self._resumed = False  # the plan sees it: a kickoff after that is no replay
             sortie.land(error)
             sortie.end_kickoff(error)
+            if sortie.began:
+                self._publish(sortie, self.SUB_FLIGHT_BUSY)  # its own thread may not have come to it
             self._publish(sortie, self.SUB_FLIGHT_FAILED, error=error)
             return
         sortie.flight.timeline.mark("finished", time.monotonic())
@@ -591,8 +619,12 @@ class BusyFlyer(Device):
             subscribers = list(self._callbacks[event])
         if subscribers:
             timeline = sortie.flight.timeline
-            mark = {self.SUB_FLIGHT_BUSY: "busy", self.SUB_FLIGHT_DONE: "done", self.SUB_FLIGHT_FAILED: "failed"}[event]
-            details.update(timeline=timeline, obj=self, sub_type=event, timestamp=timeline.when(mark))
+            times = {
+                self.SUB_FLIGHT_BUSY: timeline.t0,
+                self.SUB_FLIGHT_DONE: timeline.when("done"),
+                self.SUB_FLIGHT_FAILED: timeline.when("failed"),
+            }
+            details.update(timeline=timeline, obj=self, sub_type=event, timestamp=times[event])
             self._subscribers.do(partial(self._tell_subscribers, subscribers, event, details))
 
     def _tell_subscribers(self, subscribers: list[int], event: str, details: dict[str, Any]) -> None:
@@ -615,7 +647,7 @@ class BusyFlyer(Device):
     def _collected_in_flight(self, sortie: _Sortie, paused: bool) -> None:
         if paused:
             self._end_flight("its plan was given up in a pause")
-        elif not sortie.was_collected_in_flight:
+        elif not sortie.was_collected_in_flight and self._staged is Staged.no:  # else it is unstaged at last
             sortie.was_collected_in_flight = True
             logger.warning(
                 "%s was collected in flight, so there is nothing to emit yet. If its plan was given up, the flight "
@@ -722,6 +754,8 @@ class _Sortie:
         self.began = False
         self.published: set[str] = set()
         self.was_collected_in_flight = False
+        self.completed = False
+        self.failure_told = False  # by a status
         self.taken = False  # the arrays, by a collect
         self.answers: dict[str, ArrayReading | str] = {}
         self._kickoff_ended = False
@@ -740,6 +774,17 @@ class _Sortie:
             self.kickoff.set_finished()
         else:
             self.kickoff.set_exception(error)
+
+    @property
+    def somebody_waits(self) -> bool:
+        """Whether there is a status to be settled."""
+        with self._lock:
+            return bool(self._waiting) or not self._kickoff_ended
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether there is nothing to be collected of a flight without arrays, which was completed."""
+        return self.completed and self._outcome == []
 
     @property
     def kept(self) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 from bluesky.protocols import Flyable, Stoppable
-from bluesky.utils import FailedStatus, Msg, MsgGenerator, short_uid
+from bluesky.utils import FailedStatus, Msg, MsgGenerator, RunEngineControlException, short_uid
 
 from .channel import name_of
 from .flyer import BusyFlyer, state_of
@@ -31,8 +31,10 @@ def fly(flyers: Flyable | Sequence[Flyable], *, md: Mapping[str, Any] | None = N
     another device), Done is written to the records of those that still fly; those whose
     flight was over are collected.
 
-    There is a checkpoint as soon as all flights are over, and after each collect: a
-    RunEngine that pauses there repeats no flight when it resumes.
+    (bluesky before 1.14.5 notices the failure of one device when all the others are done.)
+
+    There is a checkpoint once all is collected, where Ctrl-C (once) pauses. A pause repeats no
+    flight, wherever it comes.
 
     Parameters
     ----------
@@ -50,29 +52,24 @@ def fly(flyers: Flyable | Sequence[Flyable], *, md: Mapping[str, Any] | None = N
     ------
     ValueError
         No flyer, or two with one busy record.
+    RuntimeError
+        One of them is flying already; it is left alone.
     """
     flyers = [flyers] if isinstance(flyers, Flyable) else list(flyers)
-    _refuse_records(flyers)
+    _refuse(flyers)
     md = _metadata(flyers, md)
 
     def flown() -> MsgGenerator[str]:
-        for flyer in flyers:
-            yield from bps.stage(flyer)
+        yield from bps.stage_all(*flyers)
         run: str = yield from bps.open_run(md)
+
+        def give_up(error: Exception) -> Any:
+            return bpp.rewindable_wrapper(_clean_up(flyers, run, error), False)  # a pause must not replay a kickoff
+
         yield from bpp.contingency_wrapper(_flights(flyers, run), except_plan=give_up, else_plan=bps.close_run)
         return run
 
-    def give_up(error: Exception) -> MsgGenerator[None]:
-        yield from _land(flyers)
-        yield from _collect_what_is_kept(flyers)
-        # The RunEngine's own exceptions know how their run exits, and their reason is not theirs to tell.
-        yield from bps.close_run(exit_status=getattr(error, "exit_status", "fail"), reason=str(error) or None)
-
-    def unstage() -> MsgGenerator[None]:
-        for flyer in reversed(flyers):
-            yield from bps.unstage(flyer)
-
-    uid: str = yield from bpp.finalize_wrapper(flown(), unstage)
+    uid: str = yield from bpp.finalize_wrapper(flown(), lambda: _unstage(flyers))
     return uid
 
 
@@ -103,10 +100,10 @@ def recover(flyer: BusyFlyer, *, run: str | None = None, md: Mapping[str, Any] |
     CollectError
         Its arrays could not be had, or are not to be trusted.
     """
+    flyer.offer_again()
     flown_in = run or flyer.flown_in
     if flown_in is None:
         raise ValueError(f"which run was {flyer.name} flown in? Give run=, the uid of its start document")
-    flyer.offer_again()
     md = {"recovers": flown_in, **_metadata([flyer], md)}
     uid: str = yield from bpp.run_wrapper(bps.collect(flyer, return_payload=False), md=md)
     return uid
@@ -115,41 +112,68 @@ def recover(flyer: BusyFlyer, *, run: str | None = None, md: Mapping[str, Any] |
 def _flights(flyers: Sequence[Flyable], run: str) -> MsgGenerator[None]:
     taking_off, landing = short_uid("kickoff"), short_uid("complete")
     for flyer in flyers:
-        yield from bps.kickoff(flyer, group=taking_off)
-        if isinstance(flyer, BusyFlyer):
-            flyer.flown_in = run
+        yield from _kickoff(flyer, taking_off, run)
     yield from bps.wait(taking_off)
     for flyer in flyers:
         yield from bps.complete(flyer, group=landing)
     yield from bps.wait(landing)
-    for flyer in flyers:
-        yield from bps.checkpoint()
-        yield from bps.collect(flyer, return_payload=False)
+    yield from bpp.rewindable_wrapper(_collects(flyers), False)  # a pause must not replay what was collected
     yield from bps.checkpoint()
 
 
-def _land(flyers: Sequence[Flyable]) -> MsgGenerator[None]:
-    """End the flights in progress, with nothing said of it but by their statuses: why it is done is known."""
+def _kickoff(flyer: Flyable, group: str, run: str) -> MsgGenerator[None]:
+    earlier = getattr(flyer, "timeline", None)
+    try:
+        yield from bps.kickoff(flyer, group=group)
+    finally:  # whatever was thrown in: a flight that was begun is this run's
+        if isinstance(flyer, BusyFlyer) and flyer.timeline is not earlier:
+            flyer.flown_in = run
+
+
+def _collects(flyers: Sequence[Flyable]) -> MsgGenerator[None]:
+    for flyer in flyers:
+        yield from bps.collect(flyer, return_payload=False)
+
+
+def _clean_up(flyers: Sequence[Flyable], run: str, error: Exception) -> Any:
+    def close() -> Any:
+        # The RunEngine's own exceptions know how their run exits, and their reason is not theirs to tell.
+        return bps.close_run(exit_status=getattr(error, "exit_status", "fail"), reason=str(error) or None)
+
+    return bpp.finalize_wrapper(_land_and_collect(flyers, run), close)
+
+
+def _land_and_collect(flyers: Sequence[Flyable], run: str) -> MsgGenerator[None]:
+    """End the flights in progress, and file those that were over; what goes wrong with one is not the others' fault."""
     for flyer in flyers:
         if isinstance(flyer, Stoppable):
             try:
                 yield Msg("stop", flyer)
+            except RunEngineControlException:
+                raise
             except FailedStatus:  # of the flight that was just ended, as the RunEngine reports it
                 logger.info("%s was stopped", flyer.name, exc_info=True)
-
-
-def _collect_what_is_kept(flyers: Sequence[Flyable]) -> MsgGenerator[None]:
-    """Of flights that were over in time. The RunEngine would do so, if the run were left to it."""
+            except Exception:
+                logger.exception("%s could not be stopped", flyer.name)
     for flyer in flyers:
-        if isinstance(flyer, BusyFlyer) and flyer.kept:
+        if isinstance(flyer, BusyFlyer) and flyer.kept and flyer.flown_in == run:
             try:
                 yield from bps.collect(flyer, return_payload=False)
-            except Exception:  # why the plan is given up matters more
+            except RunEngineControlException:
+                raise
+            except Exception:
                 logger.exception(
                     "%s could not be collected: busy_callback_flyer.plans.recover(%s) tries again",
                     flyer.name,
                     flyer.name,
                 )
+
+
+def _unstage(flyers: Sequence[Flyable]) -> MsgGenerator[None]:
+    """In reverse order, and the next one even if one fails."""
+    if flyers:
+        *others, flyer = flyers
+        yield from bpp.finalize_wrapper(bps.unstage(flyer, wait=True), lambda: _unstage(others))
 
 
 def _metadata(flyers: Sequence[Flyable], md: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -159,12 +183,14 @@ def _metadata(flyers: Sequence[Flyable], md: Mapping[str, Any] | None) -> dict[s
     return {"flyers": [flyer.name for flyer in flyers], "hints": hints, **given}
 
 
-def _refuse_records(flyers: Sequence[Flyable]) -> None:
+def _refuse(flyers: Sequence[Flyable]) -> None:
     if not flyers:
         raise ValueError("no flyer to fly")
     flown: dict[str, str] = {}
     for flyer in flyers:
         if isinstance(flyer, BusyFlyer):
+            if flyer.flying:
+                raise RuntimeError(f"{flyer.name} is flying already: wait for that flight, or stop() it")
             pv = name_of(state_of(flyer.busy))
             if pv in flown:
                 raise ValueError(f"{flown[pv]} and {flyer.name} cannot fly at once: both have the busy record {pv}")

@@ -42,5 +42,13 @@ class FlightStatus(DeviceStatus):
         told = partial(func, name=self.device.name, fraction=0.0)
         self.add_callback(lambda status: self._later(told))
 
+    def __str__(self) -> str:
+        # All that the RunEngine's FailedStatus and a run's stop document say of a failure is this.
+        error = self.exception(0) if self.done else None
+        text = str(super().__str__())
+        return text if error is None else f"{text[:-1]}, exception={error!r})"
+
+    __repr__ = __str__
+
     def _handle_failure(self) -> None:
         """Where ophyd's own calls ``device.stop()``."""

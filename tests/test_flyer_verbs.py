@@ -26,6 +26,7 @@ from busy_callback_flyer import (
 )
 
 from .conftest import PREFIX, look
+from .faults.interruptions import until
 
 Controller = Callable[..., None]
 MakeFlyer = Callable[..., BusyFlyer]
@@ -160,6 +161,34 @@ def test_resume_lets_kickoff_rejoin_what_is_not_collected(flyer: BusyFlyer, cont
     assert look(BUSY_PV) == before
 
 
+def test_a_flight_without_arrays_is_over_when_it_was_completed(make_flyer: MakeFlyer) -> None:
+    """There is nothing to be collected: a pause between two of them must not cost one."""
+    flyer = make_flyer(Inward, time_array=None)
+    first = flyer.kickoff()
+    first.wait(TIMEOUT)
+    flyer.pause()
+    flyer.resume()
+    assert flyer.kickoff() is first, "it was not completed"
+    flyer.complete().wait(TIMEOUT)
+    flyer.pause()
+    flyer.resume()
+    second = flyer.kickoff()
+    assert second is not first
+    second.wait(TIMEOUT)
+
+
+def test_what_is_offered_again_is_not_rejoined(flyer: BusyFlyer) -> None:
+    status = flyer.kickoff()
+    status.wait(TIMEOUT)
+    list(flyer.collect_pages())
+    flyer.pause()
+    flyer.resume()
+    flyer.offer_again()
+    again = flyer.kickoff()
+    assert again is not status
+    again.wait(TIMEOUT)
+
+
 def test_a_collected_flight_is_not_rejoined(flyer: BusyFlyer) -> None:
     """The plan goes on to its next flight, in which it was resumed before."""
     status = flyer.kickoff()
@@ -203,23 +232,44 @@ def test_after_any_verb_a_kickoff_is_no_replay(flyer: BusyFlyer, verb: Callable[
         flyer.unstage()
 
 
-def test_a_flight_that_failed_in_a_pause_is_rejoined_and_known(in_flight: tuple[BusyFlyer, DeviceStatus]) -> None:
-    flyer, status = in_flight
+FAILS = pytest.mark.parametrize("fails", ["in the pause", "after it"])
+
+
+@FAILS
+def test_a_failure_that_no_status_told_is_rejoined(flyer: BusyFlyer, controller: Controller, fails: str) -> None:
+    """Kickoff had finished, complete was not called yet: the plan is to learn it."""
+    controller(duration=60)
+    flyer.kickoff_finishes_on = "busy"
+    status = flyer.kickoff()
+    status.wait(TIMEOUT)
     flyer.pause()
+    if fails == "after it":
+        flyer.resume()
     flyer.stop()
-    flyer.resume()
+    if fails == "in the pause":
+        flyer.resume()
     assert flyer.kickoff() is status
     aborted(flyer.complete())
 
 
+@FAILS
+@pytest.mark.parametrize("told_by", ["kickoff", "complete"])
 def test_a_kickoff_that_tries_again_after_a_failure_is_no_replay(
-    in_flight: tuple[BusyFlyer, DeviceStatus], controller: Controller
+    flyer: BusyFlyer, controller: Controller, fails: str, told_by: str
 ) -> None:
-    flyer, status = in_flight
+    """The plan has seen the failure by its status."""
+    controller(duration=60)
+    if told_by == "complete":
+        flyer.kickoff_finishes_on = "busy"
+        flyer.kickoff().wait(TIMEOUT)
+    status = flyer.kickoff() if told_by == "kickoff" else flyer.complete()
     flyer.pause()
-    flyer.resume()
+    if fails == "after it":
+        flyer.resume()
     flyer.stop()
     aborted(status)
+    if fails == "in the pause":
+        flyer.resume()
     controller()
     again = flyer.kickoff()
     assert again is not status
@@ -235,7 +285,6 @@ def test_pause_that_aborts(in_flight: tuple[BusyFlyer, DeviceStatus], controller
         assert "on_pause='abort'" in aborted(waiting)
     assert look(BUSY_PV)[0] == 0
     flyer.resume()
-    aborted(flyer.kickoff())
     controller()
     flyer.kickoff().wait(TIMEOUT)
     before = look(BUSY_PV)
@@ -327,6 +376,19 @@ def test_collect_in_flight_warns_once(
     assert look(BUSY_PV)[0] == 1
 
 
+def test_collect_in_flight_of_a_staged_flyer_does_not_warn(
+    flyer: BusyFlyer, controller: Controller, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is unstaged at last, which ends its flight."""
+    controller(duration=60)
+    flyer.stage()
+    status = flyer.kickoff()
+    assert list(flyer.collect_pages()) == []
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+    flyer.unstage()
+    aborted(status)
+
+
 def test_kickoff_warns_of_arrays_that_it_forgets(flyer: BusyFlyer, caplog: pytest.LogCaptureFixture) -> None:
     def warnings() -> list[str]:
         return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
@@ -356,12 +418,13 @@ def test_arrays_offered_again(flyer: BusyFlyer, controller: Controller) -> None:
     assert none == []
     controller(duration=60)
     status = flyer.kickoff()
-    with pytest.raises(RuntimeError, match="ifly has no arrays to offer: its flight is"):
+    with pytest.raises(RuntimeError, match="ifly has no arrays to offer yet: its flight is in progress"):
         flyer.offer_again()
     flyer.stop()
     aborted(status)
-    with pytest.raises(RuntimeError, match="failed"):
+    with pytest.raises(RuntimeError, match="ifly has no arrays to offer: its flight failed") as caught:
         flyer.offer_again()
+    assert isinstance(caught.value.__cause__, FlightAborted)
 
 
 # Subscribers
@@ -414,12 +477,14 @@ def test_subscribers_are_told_of_a_failure(
 
 def test_a_flight_too_short_to_be_seen_is_told_of(make_flyer: MakeFlyer) -> None:
     flyer = make_flyer(Inward, time_array=None)
-    events: list[str] = []
+    events: list[tuple[str, float]] = []
     for event in (flyer.SUB_FLIGHT_DONE, flyer.SUB_FLIGHT_BUSY):
-        flyer.subscribe(lambda *, sub_type, **_: events.append(sub_type), event)
+        flyer.subscribe(lambda *, sub_type, timestamp, **_: events.append((sub_type, timestamp)), event)
     flyer.kickoff().wait(TIMEOUT)
-    fence(flyer)
-    assert events == [flyer.SUB_FLIGHT_BUSY, flyer.SUB_FLIGHT_DONE]
+    flyer.complete().wait(TIMEOUT)
+    until(lambda: len(events) == 2)
+    put, done = flyer.timeline["put"].client, flyer.timeline["done"].stamp
+    assert events == [(flyer.SUB_FLIGHT_BUSY, put), (flyer.SUB_FLIGHT_DONE, done)]
 
 
 def test_a_new_subscriber_is_not_handed_an_old_flight(flyer: BusyFlyer) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -20,12 +22,13 @@ from bluesky import RunEngine
 from bluesky.callbacks.best_effort import BestEffortCallback
 from bluesky.utils import FailedStatus, Msg, MsgGenerator, RunEngineInterrupted, single_gen
 from ophyd import Component, EpicsSignalRO
+from ophyd.status import Status
 
 from busy_callback_flyer import BusyFlyer, BusyRecord, FlightAborted, StaleArrayError
 from busy_callback_flyer.plans import fly, recover
 
 from .conftest import PREFIX, look
-from .faults.interruptions import PLANS, TIMEOUT, HandFlyer, Scene, flies_again, until
+from .faults.interruptions import PLANS, TIMEOUT, HandFlyer, Other, Scene, flies_again, notices_failures_at_once, until
 
 Controller = Callable[..., None]
 Documents = list[tuple[str, dict[str, Any]]]
@@ -235,6 +238,7 @@ def test_any_other_flyer_may_come_along(scene: Scene) -> None:
     assert of_kind(scene.documents, "start")[0]["flyers"] == ["other", "ifly"]
 
 
+@notices_failures_at_once
 def test_all_are_landed_where_one_fails(scene: Scene, second: HandFlyer, make_flyer: MakeFlyer) -> None:
     def end_the_second() -> None:
         until(lambda: "busy" in second.timeline)
@@ -248,7 +252,8 @@ def test_all_are_landed_where_one_fails(scene: Scene, second: HandFlyer, make_fl
         until(partial(is_done, flyer.busy.state.pvname))
     (stop,) = of_kind(scene.documents, "stop")
     assert stop["exit_status"] == "fail"
-    assert "jfly" in stop["reason"] or f"{PREFIX}second" in stop["reason"]
+    assert "jfly" in stop["reason"]
+    assert "stop() was called" in stop["reason"], "what it says of a status is what the status says"
     assert scene.rows == positions(scene.documents, "jfly") == []
 
 
@@ -288,10 +293,14 @@ def test_pause_between_two_collects_repeats_no_flight(scene: Scene, second: Hand
     assert isinstance(scene.paused, RunEngineInterrupted)
     assert scene.ending is None
     assert scene.rows == positions(scene.documents, "jfly") == [1, 2, 3]
+    (stop,) = of_kind(scene.documents, "stop")
+    assert stop["num_events"] == {"ifly": 3, "jfly": 3}
     assert len(scene.flyer.statuses) == len(second.statuses) == 2, "kickoff and complete, once each"
 
 
-def test_abort_between_flight_and_collect_files_the_flight(scene: Scene) -> None:
+def test_abort_at_the_checkpoint_behind_the_flight(scene: Scene) -> None:
+    """Where Ctrl-C pauses: all is filed."""
+
     def press_and_land() -> None:
         scene.press_ctrl_c()
         until(lambda: scene.run_engine.deferred_pause_requested)
@@ -316,6 +325,7 @@ def test_exception_between_flight_and_collect_files_the_flight(scene: Scene) -> 
     assert of_kind(scene.documents, "stop")[0]["reason"] == "out of the blue"
 
 
+@notices_failures_at_once
 def test_a_plan_around_it_may_go_on(scene: Scene) -> None:
     """Its run is closed and its flyer landed by then."""
 
@@ -345,6 +355,130 @@ def test_abort_in_a_long_flight(kind: str, make_flyer: MakeFlyer, controller: Co
     run_engine.abort()
     until(lambda: look(BUSY_PV)[0] == 0)
     assert "done" not in flyer.timeline or flyer.timeline["done"].client - flyer.timeline["put"].client < 50
+
+
+def test_a_flyer_that_flies_already_is_left_alone(
+    direct_flyer: BusyFlyer, controller: Controller, run_engine: RunEngine, documents: Documents
+) -> None:
+    """It was kicked off by hand."""
+    controller(duration=60)
+    status = direct_flyer.kickoff()
+    with pytest.raises(RuntimeError, match="ifly is flying already"):
+        run_engine(fly(direct_flyer))
+    assert not status.done
+    assert documents == []
+
+
+def test_a_kickoff_that_is_refused(direct_flyer: BusyFlyer, run_engine: RunEngine, documents: Documents) -> None:
+    direct_flyer.page_size = 0
+    with pytest.raises(ValueError, match="page_size"):
+        run_engine(fly(direct_flyer))
+    (stop,) = of_kind(documents, "stop")
+    assert stop["exit_status"] == "fail"
+    assert "page_size=0" in stop["reason"]
+    direct_flyer.page_size = 10
+    run_engine(fly(direct_flyer))
+    assert len(positions(documents)) == 11
+
+
+class Refuses(Other):
+    """It cannot be kicked off, nor stopped, nor unstaged."""
+
+    def kickoff(self) -> Any:
+        raise ValueError("cannot fly")
+
+    def stop(self, *, success: bool = False) -> None:
+        raise OSError("cannot stop")
+
+    def unstage(self) -> Any:
+        raise OSError("cannot be unstaged")
+
+
+def test_an_earlier_flight_does_not_get_into_a_run_that_failed_before_its_own(
+    direct_flyer: BusyFlyer, run_engine: RunEngine, documents: Documents
+) -> None:
+    direct_flyer.kickoff().wait(TIMEOUT)
+    direct_flyer.complete().wait(TIMEOUT)
+    other = Refuses(name="other")
+    with pytest.raises(OSError, match="cannot be unstaged") as caught:
+        run_engine(fly([other, direct_flyer]))
+    assert isinstance(caught.value.__context__, ValueError)
+    assert positions(documents) == []
+    assert direct_flyer.kept
+    assert direct_flyer.flown_in is None
+
+
+def test_what_goes_wrong_with_another_keeps_nobody_from_landing(scene: Scene) -> None:
+    def plan() -> MsgGenerator[None]:
+        for _ in range(2):  # each leaves nothing staged and no run open
+            with contextlib.suppress(OSError):
+                yield from fly([scene.flyer, Refuses(name="other")])
+
+    scene.play(plan())
+    assert [document["exit_status"] for document in of_kind(scene.documents, "stop")] == ["fail", "fail"]
+    for status in scene.flyer.statuses:
+        assert isinstance(status.exception(0), FlightAborted)
+    until(lambda: is_done(f"{PREFIX}own"))
+    flies_again(scene, "plans.fly")
+
+
+def test_pause_in_the_clean_up_replays_no_kickoff(scene: Scene, second: HandFlyer) -> None:
+    paused = False
+
+    def pause_after_a_collect(msg: Msg) -> tuple[Any, Any]:
+        nonlocal paused
+        if paused or msg.command != "collect":
+            return None, None
+        paused = True
+        return single_gen(msg), single_gen(Msg("pause"))
+
+    def land_one_and_fail() -> None:
+        until(lambda: "busy" in second.timeline)
+        scene.land()
+        until(lambda: not scene.flyer.flying)
+        second.stop()
+
+    plan = bpp.plan_mutator(fly([scene.flyer, second]), pause_after_a_collect)
+    scene.play(plan, land_one_and_fail, scene.run_engine.resume)
+    assert isinstance(scene.paused, RunEngineInterrupted)
+    assert isinstance(scene.ending, FailedStatus)
+    assert scene.rows == [1, 2, 3]
+    assert [len(flyer.statuses) for flyer in (scene.flyer, second)] == [1, 1]
+    (stop,) = of_kind(scene.documents, "stop")
+    assert (stop["exit_status"], stop["num_events"]) == ("fail", {"ifly": 3})
+    assert "FlightAborted" in stop["reason"]
+
+
+def test_waits_until_another_is_staged(scene: Scene) -> None:
+    """One whose stage() returns a status, as those of ophyd-async do."""
+    order: list[str] = []
+
+    class Slow(Other):
+        def _later(self, what: str) -> Status:
+            status = Status(self)
+
+            def finish() -> None:
+                order.append(what)
+                status.set_finished()
+
+            threading.Timer(0.05, finish).start()
+            return status
+
+        def stage(self) -> Any:
+            return self._later("staged")
+
+        def kickoff(self) -> Any:
+            order.append("kicked off")
+            return super().kickoff()
+
+        def unstage(self) -> Any:
+            return self._later("unstaged")
+
+    slow = Slow(name="slow")
+    slow.status.set_finished()
+    scene.play(fly([slow, scene.flyer]), scene.land)
+    assert scene.ending is None
+    assert order == ["staged", "kicked off", "unstaged"]
 
 
 # Recovered
@@ -430,13 +564,13 @@ def test_recover_after_a_recovery_that_failed(
 def test_nothing_to_recover(flyer: BusyFlyer, controller: Controller, run_engine: RunEngine) -> None:
     documents: Documents = []
     with pytest.raises(RuntimeError, match="it has not flown"):
-        run_engine(recover(flyer, run="uid"))
+        run_engine(recover(flyer))
     controller(fault=1)
     flyer.flight_timeout = 0.1
     with pytest.raises(FailedStatus):
         run_engine(fly(flyer))
     run_engine.subscribe(lambda name, document: documents.append((name, document)))
-    with pytest.raises(RuntimeError, match="its flight is failed"):
+    with pytest.raises(RuntimeError, match="its flight failed"):
         run_engine(recover(flyer))
     flyer.flight_timeout = TIMEOUT
     controller(fault=4)
@@ -449,20 +583,26 @@ def test_nothing_to_recover(flyer: BusyFlyer, controller: Controller, run_engine
 
 
 def test_what_could_not_be_collected_is_logged(
-    scene: Scene, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    scene: Scene, second: HandFlyer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(name: str, document: dict[str, Any]) -> None:
-        if name == "event_page":
-            raise ConnectionError("the server is gone")
+    """The second flight is stopped, so the plan is given up; the first is over and is to be filed."""
+    consumer = Consumer()
+    scene.run_engine.subscribe(consumer)
 
-    scene.run_engine.subscribe(broken)
-
-    def press_and_land() -> None:
-        scene.press_ctrl_c()
-        until(lambda: scene.run_engine.deferred_pause_requested)
+    def land_one_and_stop_the_other() -> None:
+        until(lambda: "busy" in second.timeline)
         scene.land()
+        until(lambda: not scene.flyer.flying)
+        second.stop()
 
     with caplog.at_level(logging.WARNING, logger="busy_callback_flyer"):
-        scene.play(fly(scene.flyer), press_and_land, scene.run_engine.abort)
-    assert of_kind(scene.documents, "stop")[0]["exit_status"] == "abort"
+        scene.play(fly([scene.flyer, second]), land_one_and_stop_the_other)
+    (stop,) = of_kind(scene.documents, "stop")
+    assert stop["exit_status"] == "fail"
+    assert "stop() was called" in stop["reason"], "why the plan was given up matters more"
+    assert consumer.asked == 1
     assert "plans.recover(ifly)" in caplog.text
+    consumer.broken = False
+    scene.documents.clear()
+    scene.run_engine(recover(scene.flyer))
+    assert scene.rows == [1, 2, 3]

@@ -85,3 +85,12 @@ def test_progress_bar() -> None:
     status.set_finished()
     assert bar.meters[0].startswith("device [Complete.]")
     manager(None)
+
+
+def test_a_failure_is_told_by_the_status_itself() -> None:
+    """It is all that the RunEngine says of it."""
+    status = FlightStatus(Stoppable(name="device"))
+    assert str(status) == repr(status) == "FlightStatus(device=device, done=False, success=False)"
+    status.set_exception(FlightTimeout("too long"))
+    told = "FlightStatus(device=device, done=True, success=False, exception=FlightTimeout('too long'))"
+    assert str(status) == repr(status) == told

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -20,16 +21,23 @@ import bluesky.plans as bp
 import bluesky.preprocessors as bpp
 import epics
 import numpy as np
+import pytest
 from bluesky import RunEngine
 from bluesky.suspenders import SuspendBoolHigh
 from bluesky.utils import FailedStatus, Msg, MsgGenerator, RunEngineInterrupted
 from ophyd import Component, Device, Signal
 from ophyd.status import Status
+from packaging.version import Version
 
 from busy_callback_flyer import BusyFlyer, BusyRecord, plans
 from busy_callback_flyer.status import FlightStatus
 
 TIMEOUT = 20.0  # generous: reached only where something is broken
+
+notices_failures_at_once = pytest.mark.skipif(
+    Version(version("bluesky")) < Version("1.14.5"),
+    reason="before 1.14.5 the RunEngine waits for all statuses of a group, though one of them has failed",
+)
 
 
 def until(condition: Callable[[], object]) -> None:

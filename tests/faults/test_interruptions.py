@@ -16,20 +16,35 @@ from pathlib import Path
 import epics
 import pytest
 
+from busy_callback_flyer import PollingFlyer
+
 from ..conftest import PREFIX, interrupted, look
-from .interruptions import PLANS, HandFlyer, Scene, documented, flies_again, interrupt, until
+from .interruptions import PLANS, HandFlyer, Scene, documented, flies_again, interrupt, notices_failures_at_once, until
 
 DOCUMENTED = documented()
-IN_PROCESS = [cell for cell in DOCUMENTED if cell[0] != "IOC lost"]
+IN_PROCESS = [
+    pytest.param(
+        *cell,
+        id=" - ".join(cell),
+        marks=notices_failures_at_once if cell[0] == "failure of another device" else (),
+    )
+    for cell in DOCUMENTED
+    if cell[0] != "IOC lost"
+]
 
 
-@pytest.fixture
-def scene(make_flyer: Callable[..., HandFlyer]) -> Iterator[Scene]:
-    yield Scene(make_flyer(HandFlyer))
+class PollingHandFlyer(HandFlyer, PollingFlyer):
+    """Its controller is the test, too."""
+
+
+@pytest.fixture(params=["direct", *(pytest.param(way, marks=pytest.mark.slow) for way in ("ophyd", "polling"))])
+def scene(request: pytest.FixtureRequest, make_flyer: Callable[..., HandFlyer]) -> Iterator[Scene]:
+    polls = request.param == "polling"
+    yield Scene(make_flyer(PollingHandFlyer) if polls else make_flyer(HandFlyer, events=request.param))
     epics.caput(f"{PREFIX}own", 0)
 
 
-@pytest.mark.parametrize(("interruption", "kind"), IN_PROCESS, ids=[" - ".join(cell) for cell in IN_PROCESS])
+@pytest.mark.parametrize(("interruption", "kind"), IN_PROCESS)
 def test_interrupted(scene: Scene, interruption: str, kind: str) -> None:
     outcome = interrupt(scene, kind, interruption)
     interrupted[interruption, kind] = str(outcome)
