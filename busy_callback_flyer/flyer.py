@@ -422,7 +422,6 @@ class BusyFlyer(Device):
         if sortie.flight.error is not None:
             raise RuntimeError(f"{self.name} has no arrays to offer: its flight failed") from sortie.flight.error
         sortie.offer_again(COLLECT_TIMEOUT)
-        self._resumed = False
 
     @property
     def hints(self) -> dict[str, Any]:

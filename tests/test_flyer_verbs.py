@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,7 @@ from busy_callback_flyer import (
     FlightTimeout,
     PollingFlyer,
 )
+from busy_callback_flyer.flight import BUSY, DONE, Reading
 
 from .conftest import PREFIX, look
 from .faults.interruptions import until
@@ -101,6 +103,29 @@ def test_kickoff_that_finishes_on_busy_fails_before_it(flyer: BusyFlyer, control
     with pytest.raises(FlightRefused, match=BUSY_PV):
         flyer.kickoff().wait(TIMEOUT)
     epics.caput(BUSY_PV, 0)
+
+
+def test_kickoff_does_not_finish_on_the_busy_of_another_client(
+    make_flyer: MakeFlyer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By signals, what comes before the answer to the read ahead of the put is not of this flight."""
+    flyer = make_flyer(events="ophyd", kickoff_finishes_on="busy")
+    reads: list[Callable[[Reading], None]] = []
+    monkeypatch.setattr(flyer._channel, "read", reads.append)
+    monkeypatch.setattr(flyer._channel, "put_callback", lambda *_: None)
+    status = flyer.kickoff()
+    now = time.time()
+
+    def record_says(value: int, stamp: float) -> None:
+        flyer._witness(None, lambda flight, when: flight.record_says(Reading(value, stamp), when))
+
+    record_says(BUSY, now + 1)
+    assert not status.done
+    reads[0](Reading(DONE, now + 2))
+    assert not status.done
+    record_says(BUSY, now + 3)
+    assert status.done
+    flyer.stop()
 
 
 def test_kickoff_finishes_once_where_busy_and_the_verdict_come_together(direct_flyer: BusyFlyer) -> None:
@@ -475,6 +500,21 @@ def test_subscribers_are_told_of_a_failure(
     assert told.empty()
 
 
+def test_subscribers_are_told_of_busy_first(
+    direct_flyer: BusyFlyer, controller: Controller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the thread that saw it has not come to tell, when another ends the flight."""
+    controller(duration=60)
+    monkeypatch.setattr(direct_flyer, "_begin", lambda sortie: None)
+    told: queue.Queue[str] = queue.Queue()
+    for event in (direct_flyer.SUB_FLIGHT_BUSY, direct_flyer.SUB_FLIGHT_FAILED):
+        direct_flyer.subscribe(lambda *, sub_type, **_: told.put(sub_type), event)
+    direct_flyer.kickoff()
+    until(lambda: "busy" in direct_flyer.timeline)
+    direct_flyer.stop()
+    assert [told.get(timeout=TIMEOUT) for _ in range(2)] == ["flight_busy", "flight_failed"]
+
+
 def test_a_flight_too_short_to_be_seen_is_told_of(make_flyer: MakeFlyer) -> None:
     flyer = make_flyer(Inward, time_array=None)
     events: list[tuple[str, float]] = []
@@ -522,6 +562,7 @@ def test_unsubscribed(flyer: BusyFlyer) -> None:
 
     flyer.subscribe(block, flyer.SUB_FLIGHT_DONE)
     flyer.subscribe(listen, flyer.SUB_FLIGHT_DONE)
+    flyer.subscribe(lambda **_: told.append("the next"), flyer.SUB_FLIGHT_DONE)
     flyer.kickoff().wait(TIMEOUT)
     assert blocked.wait(TIMEOUT)
     flyer.clear_sub(listen)
@@ -529,7 +570,7 @@ def test_unsubscribed(flyer: BusyFlyer) -> None:
     fence(flyer)
     flyer.kickoff().wait(TIMEOUT)
     fence(flyer)
-    assert told == []
+    assert told == ["the next"] * 2
 
 
 def test_a_slow_subscriber_delays_nobody(flyer: BusyFlyer, make_flyer: MakeFlyer) -> None:
