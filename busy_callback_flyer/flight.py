@@ -526,6 +526,7 @@ class Flight:
                 FlightRefused,
                 now,
                 "the record is Busy already, and when_busy='fail': wait for that flight, or write Done",
+                at_once=True,
             )
         self._enter(State.CLEARING, now)
         return (Order.PUT_DONE,) if self.options.when_busy == "reset" else _NOTHING
@@ -645,11 +646,13 @@ class Flight:
             self.timeline.restore(mark)
         return self._finish(now)
 
-    def _fail(self, kind: type[FlightError], now: float, why: str, *, end: bool = False) -> Orders:
+    def _fail(
+        self, kind: type[FlightError], now: float, why: str, *, end: bool = False, at_once: bool = False
+    ) -> Orders:
         if self.state is State.NEW:
             self._kickoff_at = self._state_since = now
         over = self._done is not None and self._callback_back
-        self.error = kind(f"{self.pv}: {why}{self._circumstances(now)}.")
+        self.error = kind(f"{self.pv}: {why}{self._circumstances(now, at_once=at_once)}.")
         self.timeline.mark("failed", now)
         self.timeline.error = self.error
         self._enter(State.FAILED, now)
@@ -658,17 +661,16 @@ class Flight:
         # First FORGET: a put that is queued behind another client's would start with that Done.
         return (Order.FORGET, Order.SETTLE) if over else (Order.FORGET, Order.PUT_DONE, Order.SETTLE)
 
-    def _circumstances(self, now: float) -> str:
+    def _circumstances(self, now: float, *, at_once: bool) -> str:
         last = self._last or self._last_seen
         seen = "nothing" if last is None else f"{'Busy' if last.value else 'Done'}, stamp {last.stamp:.6f}"
         if last is not None and last.severity:
             seen += f", alarm severity {last.severity} status {last.alarm}"
             seen += " (LINK: the controller may never have got it)" if last.alarm == 14 else ""
-        waited = ""
-        if now > self._kickoff_at:
-            waited = f"; {now - self._kickoff_at:.3g} s after kickoff"
-            waited += f", {self.state.value} for {now - self._state_since:.3g} s"
-        return f"{waited}; last seen: {seen}"
+        if at_once:
+            return f"; last seen: {seen}"
+        waited = f"{now - self._kickoff_at:.3g} s after kickoff, {self.state.value} for {now - self._state_since:.3g} s"
+        return f"; {waited}; last seen: {seen}"
 
     # Deadlines
 

@@ -498,8 +498,7 @@ def test_aborted_before_kickoff_stays_on_the_ground() -> None:
     flight = Flight("prj:mybusy")
     assert flight.abort(1e6) == (Order.SETTLE,)
     assert flight.kickoff(1e6, GROUND) == ()
-    assert_failed(flight, FlightAborted)
-    assert "after kickoff" not in str(flight.error), "there was none"
+    assert_failed(flight, FlightAborted, "; 0 s after kickoff")
 
 
 def test_connection_that_comes_late_flies() -> None:

@@ -72,7 +72,11 @@ def second(make_flyer: Callable[..., HandFlyer]) -> Iterator[HandFlyer]:
 
 def test_fly(flyer: BusyFlyer, controller: Controller, run_engine: RunEngine, documents: Documents) -> None:
     controller(npts=5, duration=0.05)
+    commands: list[str] = []
+    run_engine.msg_hook = lambda msg: commands.append(msg.command)  # type: ignore[assignment]
     run_engine(fly(flyer, md={"sample": "gold"}))
+    awaited = [command for command in commands if command in ("kickoff", "wait", "complete", "collect")]
+    assert awaited == ["kickoff", "wait", "complete", "wait", "collect"], "collect must find the arrays in hand"
     (start,), (stop,) = of_kind(documents, "start"), of_kind(documents, "stop")
     assert start["uid"] == flyer.flown_in
     assert (start["plan_name"], start["sample"], start["flyers"]) == ("fly", "gold", ["ifly"])
