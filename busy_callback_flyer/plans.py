@@ -55,7 +55,7 @@ def fly(flyers: Flyable | Sequence[Flyable], *, md: Mapping[str, Any] | None = N
     RuntimeError
         One of them is flying already; it is left alone.
     """
-    flyers = [flyers] if isinstance(flyers, Flyable) else list(flyers)
+    flyers = list(flyers) if isinstance(flyers, Sequence) and not isinstance(flyers, str) else [flyers]
     _refuse(flyers)
     md = _metadata(flyers, md)
 
@@ -76,7 +76,8 @@ def fly(flyers: Flyable | Sequence[Flyable], *, md: Mapping[str, Any] | None = N
 def recover(flyer: BusyFlyer, *, run: str | None = None, md: Mapping[str, Any] | None = None) -> MsgGenerator[str]:
     """Collect the latest flight again, in a run of its own that names the one it was flown in.
 
-    For a run that failed after the flight: the arrays stay with the flyer until its next kickoff.
+    For a run that failed after the flight: the arrays of the latest flight, whatever became of
+    them, stay with the flyer until its next kickoff.
 
     Parameters
     ----------
@@ -84,7 +85,8 @@ def recover(flyer: BusyFlyer, *, run: str | None = None, md: Mapping[str, Any] |
     run : str, optional
         Uid of the run that failed. Needed where the flight was not flown by `fly`.
     md : mapping, optional
-        Metadata of the new run. Its ``recovers`` is the uid of the old one.
+        Metadata of the new run. Its ``recovers`` is the uid of the old one, its ``flown_at`` the
+        start of the flight, in seconds of the POSIX epoch.
 
     Returns
     -------
@@ -100,11 +102,14 @@ def recover(flyer: BusyFlyer, *, run: str | None = None, md: Mapping[str, Any] |
     CollectError
         Its arrays could not be had, or are not to be trusted.
     """
+    if not isinstance(flyer, BusyFlyer):
+        raise TypeError(f"{flyer!r} is no BusyFlyer: one flight is recovered at a time")
     flyer.offer_again()
     flown_in = run or flyer.flown_in
     if flown_in is None:
         raise ValueError(f"which run was {flyer.name} flown in? Give run=, the uid of its start document")
-    md = {"recovers": flown_in, **_metadata([flyer], md)}
+    logger.info("%s: the flight of run %s is collected again", flyer.name, flown_in)
+    md = {"recovers": flown_in, "flown_at": flyer.timeline.t0, **_metadata([flyer], md)}
     uid: str = yield from bpp.run_wrapper(bps.collect(flyer, return_payload=False), md=md)
     return uid
 
@@ -187,7 +192,11 @@ def _refuse(flyers: Sequence[Flyable]) -> None:
     if not flyers:
         raise ValueError("no flyer to fly")
     flown: dict[str, str] = {}
-    for flyer in flyers:
+    for number, flyer in enumerate(flyers):
+        if not isinstance(flyer, Flyable):
+            raise TypeError(f"{flyer!r} is no flyer")
+        if any(flyer is other for other in flyers[:number]):
+            raise ValueError(f"{flyer.name} is given twice")
         if isinstance(flyer, BusyFlyer):
             if flyer.flying:
                 raise RuntimeError(f"{flyer.name} is flying already: wait for that flight, or stop() it")

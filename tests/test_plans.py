@@ -265,10 +265,18 @@ def test_one_record_is_not_flown_twice_at_once(
     make_flyer: MakeFlyer, run_engine: RunEngine, documents: Documents
 ) -> None:
     before = look(BUSY_PV)
+    flyer = make_flyer()
     with pytest.raises(ValueError, match=f"ifly and ifly cannot fly at once: both have the busy record {BUSY_PV}"):
-        run_engine(fly([make_flyer(), make_flyer(events="ophyd")]))
+        run_engine(fly([flyer, make_flyer(events="ophyd")]))
+    with pytest.raises(ValueError, match="ifly is given twice"):
+        run_engine(fly((flyer, flyer)))
     with pytest.raises(ValueError, match="no flyer"):
         run_engine(fly([]))
+    for nonsense in ("ifly", ["ifly"], None):
+        with pytest.raises(TypeError, match="is no flyer"):
+            run_engine(fly(nonsense))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="is no BusyFlyer"):
+        run_engine(recover([flyer]))  # type: ignore[arg-type]
     assert documents == []
     assert look(BUSY_PV) == before
 
@@ -525,6 +533,7 @@ def test_recover(
     (start,) = of_kind(documents, "start")
     assert (start["recovers"], start["plan_name"]) == (failed["uid"], "recover")
     assert start["uid"] != failed["uid"]
+    assert start["flown_at"] == flyer.timeline.t0
     assert (start["sample"], start["flyers"], start["hints"]) == ("gold", ["ifly"], flyer.plot_md["hints"])
     assert positions(documents) == [-5, 0, 5]
     assert look(BUSY_PV) == before, "it flew again"
