@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .flight import FlightAborted, FlightError, FlightLost, FlightRefused, FlightTimeout
-    from .flyer import BusyFlyer
+    from .flyer import BusyFlyer, make_flyer
     from .pages import CollectError, RaggedArrayError, StaleArrayError
     from .polling import PollingFlyer
     from .records import BusyRecord, BusyStatus, Waveform
@@ -34,11 +34,12 @@ __all__ = [
     "RaggedArrayError",
     "StaleArrayError",
     "Waveform",
+    "make_flyer",
 ]
 
 _ROOMS = {
     "flight": ("FlightAborted", "FlightError", "FlightLost", "FlightRefused", "FlightTimeout"),
-    "flyer": ("BusyFlyer",),
+    "flyer": ("BusyFlyer", "make_flyer"),
     "pages": ("CollectError", "RaggedArrayError", "StaleArrayError"),
     "polling": ("PollingFlyer",),
     "records": ("BusyRecord", "BusyStatus", "Waveform"),

@@ -65,6 +65,14 @@ class ArrayReading(NamedTuple):
     """The IOC's time stamp, seconds of the POSIX epoch."""
 
 
+class ScalarReading(NamedTuple):
+    """A value as one answer of the control layer brought it."""
+
+    value: Any
+    stamp: float
+    """Seconds of the POSIX epoch."""
+
+
 class BusyListener(Protocol):
     """Who hears from a line to a busy record: in libca's thread, or in a signal's worker."""
 
@@ -93,6 +101,11 @@ class _Line:
     def ready(self) -> bool:
         """Whether it is connected and was looked at: `problem` says whether it is of use."""
         return self._ready.is_set()
+
+    @property
+    def host(self) -> str | None:
+        """Who serves it; None: it is not known."""
+        return None
 
     def wait_ready(self, timeout: float | None) -> bool:
         """Wait until it is ready."""
@@ -221,6 +234,12 @@ class _Channel(_Line):
                 last = self._closed and self._users == 0
             if last:
                 self._release()
+
+    @property
+    def host(self) -> str | None:
+        """Address and port of the IOC that serves it; None while it is not connected."""
+        with self._in_use() as lib:
+            return lib.ca_host_name(self._chid).decode() if lib is not None and self.ready else None
 
     def _connection_changed(self, up: bool) -> None:
         raise NotImplementedError
@@ -410,9 +429,12 @@ class ArrayChannel(_Channel):
     Attributes
     ----------
     dtype : numpy.dtype or None
-        Type of its elements; None while it is not connected.
+        Type of its elements, as Channel Access has it: unsigned 16 bits come as signed 32,
+        and what is longer as double; None while it is not connected.
     size : int
         Most elements it can have (NELM).
+    description : dict
+        Source, and as its record has them units, precision and control limits.
     problem : str or None
         Why the PV that connected can be no column of numbers.
     """
@@ -420,6 +442,7 @@ class ArrayChannel(_Channel):
     def __init__(self, pv: str) -> None:
         self.dtype: np.dtype[Any] | None = None
         self.size = 0
+        self.description: dict[str, Any] = {"source": f"PV:{pv}"}
         self._type = -1
         super().__init__(pv)
 
@@ -451,6 +474,21 @@ class ArrayChannel(_Channel):
         self.dtype = _DTYPES.get(self._type)
         if self.dtype is None:
             self.problem = f"{self.pv} holds {dbr.Name(self._type)}, and numbers are needed"
+            self._ready.set()
+        else:
+            self._get(self._type + dbr.CTRL_STRING, 1, self._describe, lambda status: None)
+
+    def _describe(self, args: libca.EventArgs) -> None:
+        if args.status != dbr.ECA_NORMAL or not args.dbr:
+            return  # disconnected again
+        control = dbr.Map[args.type].from_address(args.dbr)
+        self.description = {
+            "source": f"PV:{self.pv}",
+            "units": control.units.decode("latin-1"),
+            "precision": getattr(control, "precision", None),
+            "lower_ctrl_limit": control.lower_ctrl_limit,
+            "upper_ctrl_limit": control.upper_ctrl_limit,
+        }
         self._ready.set()
 
 
@@ -471,6 +509,7 @@ class Worker:
 
     def __init__(self, name: str) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._used = False
         self._thread: int | None = None
 
     @property
@@ -480,6 +519,7 @@ class Worker:
 
     def do(self, task: Callable[[], None]) -> None:
         """Do it soon, after what was asked for before."""
+        self._used = True
         try:
             self._pool.submit(self._guarded, task)
         except RuntimeError:  # it was stopped, or the interpreter exits
@@ -487,7 +527,7 @@ class Worker:
 
     def wait(self, timeout: float) -> None:
         """Wait until all is done that was asked for, no longer than `timeout`."""
-        if not self.here:
+        if self._used and not self.here:
             done = threading.Event()
             self.do(done.set)
             done.wait(timeout)
@@ -519,19 +559,20 @@ class Reader:
     by another one, without monitor, that is made when the first is connected.
     """
 
-    def __init__(self, signal: Signal) -> None:
+    def __init__(self, signal: Signal, *, as_string: bool = False) -> None:
         self._signal = signal
+        self._as_string = as_string
         self._afresh: Signal | None = None
 
     def get(self) -> tuple[Any, float, dict[str, Any]]:
         """Value, stamp and metadata; raises what the control layer raises."""
         signal = self._signal
         if not isinstance(signal, EpicsSignalBase):
-            return signal.get(as_string=False), signal.timestamp, signal.metadata
+            return signal.get(as_string=self._as_string), signal.timestamp, signal.metadata
         if self._afresh is None:
             signal.wait_for_connection()
             self._afresh = EpicsSignalRO(signal.pvname, name=f"{signal.name}_reader", auto_monitor=False)
-        value = self._afresh.get(as_string=False, use_monitor=False)
+        value = self._afresh.get(as_string=self._as_string, use_monitor=False)
         return value, self._afresh.timestamp, self._afresh.metadata
 
 
@@ -576,6 +617,11 @@ class BusySignal(_Line):
         self._signal.unsubscribe(self._metadata_changed)
         if self._monitor is not None:
             self._monitor.unsubscribe(self._value_changed)
+
+    @property
+    def host(self) -> str | None:
+        """Who serves it, where the control layer tells."""
+        return host_of(self._signal)
 
     def forget_put(self) -> None:
         """Nothing can take it back here."""
@@ -757,6 +803,22 @@ class ArraySignal:
         """Nothing is held."""
 
     @property
+    def host(self) -> str | None:
+        """Who serves it, where the control layer tells."""
+        return host_of(self._signal)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Source, and as its record has them units, precision and control limits."""
+        return dict(self._signal.describe()[self._signal.name])
+
+    @property
+    def size(self) -> int:
+        """Most elements it can have: those it has now, where nobody tells."""
+        pv = getattr(self._signal, "_read_pv", None)
+        return int(getattr(pv, "nelm", None) or len(self._ask().values))
+
+    @property
     def dtype(self) -> np.dtype[Any] | None:
         """Type of its elements; None while it is not connected."""
         try:
@@ -790,6 +852,42 @@ class ArraySignal:
             raise ValueError(self.problem)
         self.problem = None
         return ArrayReading(values, float(stamp))
+
+
+class ScalarSignal:
+    """A flyer's line to a value that is read once a flight.
+
+    Parameters
+    ----------
+    signal : Signal
+        Of the value; ophyd reads and describes it.
+    worker : Worker
+        Where it is asked, and the answer given.
+    """
+
+    def __init__(self, signal: Signal, worker: Worker) -> None:
+        self.pv = name_of(signal)
+        self._signal = signal
+        self._worker = worker
+        self._reader = Reader(signal, as_string=getattr(signal, "_string", False))
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """ophyd's own."""
+        return dict(self._signal.describe()[self._signal.name])
+
+    def fetch(self, answer: Callable[[ScalarReading | str], None]) -> None:
+        """Ask for it; `answer` gets it in the worker's thread, or a sentence why it could not be had."""
+
+        def ask() -> None:
+            try:
+                value, stamp, _ = self._reader.get()
+                reading: ScalarReading | str = ScalarReading(value, stamp)
+            except Exception as error:  # each control layer has its own
+                reading = str(error) or repr(error)
+            answer(reading)
+
+        self._worker.do(ask)
 
 
 BusyLine = BusyChannel | BusySignal
@@ -828,6 +926,12 @@ def name_of(signal: Signal) -> str:
     """Of its PV; that of a signal without PV."""
     name: str = getattr(signal, "pvname", signal.name)
     return name
+
+
+def host_of(signal: Signal) -> str | None:
+    """Who serves it, where the control layer tells; pyepics does."""
+    host: str | None = getattr(getattr(signal, "_read_pv", None), "host", None)
+    return host
 
 
 def why_not_direct(signals: Iterable[Signal]) -> str | None:

@@ -7,12 +7,13 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, cast
 
+import numpy as np
 from event_model import DataKey, PartialEventPage
-from ophyd import Component, Device, Signal
+from ophyd import Component, Device, EpicsSignalRO, Signal
 from ophyd.device import Staged
 
 from .channel import (
@@ -23,6 +24,8 @@ from .channel import (
     BusyChannel,
     BusyLine,
     BusySignal,
+    ScalarReading,
+    ScalarSignal,
     Worker,
     name_of,
     why_not_direct,
@@ -40,12 +43,31 @@ from .flight import (
     Reading,
     Timeline,
     require_one_of,
+    require_seconds,
 )
-from .pages import CollectError, Column, check_fresh, check_lengths, data_key, event_pages, point_times
+from .pages import (
+    CollectError,
+    Column,
+    RaggedArrayError,
+    Scalar,
+    StaleArrayError,
+    array_page,
+    check_declared,
+    check_fresh,
+    check_lengths,
+    check_not_overtaken,
+    data_key,
+    event_pages,
+    first_points,
+    nord_key,
+    point_times,
+    text_key,
+    truncated,
+)
 from .records import BusyRecord, Waveform
 from .status import FlightStatus
 
-__all__ = ["BusyFlyer"]
+__all__ = ["BusyFlyer", "make_flyer"]
 
 logger = logging.getLogger(__name__)
 
@@ -55,8 +77,36 @@ _DEFAULT_TIMEOUT = inspect.signature(Device.wait_for_connection).parameters["tim
 COLLECT_TIMEOUT = 5.0
 """Seconds that collect waits for arrays under way, where nobody waited for `complete` before."""
 
+FRESH_INTERVAL = 0.01
+"""Seconds before arrays that are too old are asked for again, at first; then twice as many each time."""
+
 STOP_TIMEOUT = 2.0
 """Seconds that stop waits for the put of Done to go out, where another thread is at it."""
+
+
+OPTIONS = (
+    "kickoff_finishes_on",
+    "when_busy",
+    "reset_settle",
+    "start_timeout",
+    "flight_timeout",
+    "on_timeout",
+    "reconnect_timeout",
+    "on_pause",
+    "time_array",
+    "time_origin",
+    "points",
+    "fresh_timeout",
+    "on_stale",
+    "on_ragged",
+    "layout",
+    "array_length",
+    "page_size",
+    "describe",
+    "stream_name",
+    "events",
+)
+"""Options of `BusyFlyer` that can be set later."""
 
 
 class BusyFlyer(Device):
@@ -103,10 +153,30 @@ class BusyFlyer(Device):
         The column that holds the points' times.
     time_origin : {"absolute", "relative"}
         Whether those are seconds of the POSIX epoch, or since the flight's start.
+    points : str or None
+        Name of a component, a signal whose value after the flight is the number of points, where
+        NORD does not tell: the arrays' first points are the flight's.
+    fresh_timeout : float
+        Seconds after Done that the arrays may need to be as new as the flight.
+    on_stale : {"error", "warn"}
+        Where an array is older than the flight, or another flight came before it was read:
+        fail, or log a warning and pass it on.
+    on_ragged : {"error", "warn", "truncate"}
+        Where the arrays differ in length: fail, or keep as many points as all have, with or
+        without a logged warning.
+    layout : {"rows", "array"}
+        An event a point, or one event whose cells are the arrays, as numpy arrays.
+    array_length : int or None
+        Elements of each cell of layout "array": shorter arrays are padded, by NaN or by 0 for
+        integers, and the key ``{name}_{attribute}_nord`` says how many count. None: each
+        record's NELM.
     page_size : int
-        Most points in one event page.
+        Most points in one event page of layout "rows".
+    describe : {"nested", "flat"}
+        Form of `describe_collect`: ``{stream: {key: ...}}``, which `bp.fly` needs, or
+        ``{key: ...}``, which ``declare_stream(flyer, name=..., collect=True)`` needs.
     stream_name : str or None
-        Name of the data stream; None: the flyer's.
+        Name of the data stream; None: the flyer's. BestEffortCallback's table wants "primary".
     events : {"direct", "ophyd"}
         Where the news comes from: straight from libca, or from the components' own signals,
         of whatever control layer (or a fake device), in a worker thread of the flyer. Where
@@ -173,7 +243,14 @@ class BusyFlyer(Device):
         on_pause: Literal["continue", "abort"] = "continue",
         time_array: str | None = "tArr",
         time_origin: Literal["absolute", "relative"] = "absolute",
+        points: str | None = None,
+        fresh_timeout: float = 1.0,
+        on_stale: Literal["error", "warn"] = "error",
+        on_ragged: Literal["error", "warn", "truncate"] = "error",
+        layout: Literal["rows", "array"] = "rows",
+        array_length: int | None = None,
         page_size: int = 2000,
+        describe: Literal["nested", "flat"] = "nested",
         stream_name: str | None = None,
         events: Literal["direct", "ophyd"] = "direct",
         **kwargs: Any,
@@ -188,10 +265,18 @@ class BusyFlyer(Device):
         self.on_pause = on_pause
         self.time_array = time_array
         self.time_origin = time_origin
+        self.points = points
+        self.fresh_timeout = fresh_timeout
+        self.on_stale = on_stale
+        self.on_ragged = on_ragged
+        self.layout = layout
+        self.array_length = array_length
         self.page_size = page_size
+        self.describe_as = describe
         self.stream_name = stream_name
         self.events = events
         self._check_options()
+        self._configured_at = time.time()
         super().__init__(prefix, name=name, **kwargs)
         self._lock = threading.Lock()  # guards the flight; never held while libca or a callback is entered
         self._sortie: _Sortie | None = None
@@ -293,16 +378,32 @@ class BusyFlyer(Device):
             sortie.notify(status)
         return status
 
-    def describe_collect(self) -> dict[str, dict[str, DataKey]]:
-        """Describe what `collect_pages` yields: ``{stream: {data key: description}}``, a number a point."""
-        keys = {}
-        for attr, channel in self._columns.items():
-            wave = getattr(self, attr).wave
-            description = wave.describe()[wave.name]
-            if channel.problem is not None or channel.dtype is None:
-                raise FlightRefused(channel.problem or f"{channel.pv} is not connected")
-            keys[self._key(attr)] = data_key(description, channel.dtype, units="s" if attr == self.time_array else None)
-        return {self._stream: keys}
+    def describe_collect(self) -> dict[str, Any]:
+        """Describe what `collect_pages` yields, in the form that `describe` asks for.
+
+        Layout "rows": a number a point. Layout "array": arrays of the declared length, and how
+        many of their elements count.
+        """
+        keys: dict[str, DataKey] = {}
+        lengths = self._declared_lengths()
+        for attr, line in self._columns.items():
+            key, waveform = self._key(attr), getattr(self, attr)
+            if line.problem is not None or line.dtype is None:
+                raise FlightRefused(line.problem or f"{line.pv} is not connected")
+            description = line.description
+            if waveform.string:
+                keys[key] = text_key(description["source"])
+                continue
+            dtype = line.dtype
+            if attr == self.time_array:  # they become seconds since the start
+                description, dtype = {**description, "units": "s"}, np.dtype(np.float64)
+            length = lengths[key] if self.layout == "array" else None
+            keys[key] = data_key(description, dtype, units=waveform.units, length=length)
+            if length is not None:
+                keys[f"{key}_nord"] = nord_key(description["source"])
+        for attr in self._scalar_columns():
+            keys[getattr(self, attr).name] = cast(DataKey, self._scalar(attr).description)
+        return keys if self.describe_as == "flat" else {self._stream: keys}
 
     def collect_pages(self) -> Iterator[PartialEventPage]:
         """Yield the flight's arrays as event pages, once; an event a point.
@@ -327,15 +428,20 @@ class BusyFlyer(Device):
             self._collected_in_flight(sortie, paused)
         if not sortie.flight.finished:
             return
-        columns = sortie.take(COLLECT_TIMEOUT)
-        if columns:
+        harvest = sortie.take(COLLECT_TIMEOUT)
+        if harvest is not None and harvest.points:
             timeline = sortie.flight.timeline
             t0, done = timeline.t0, timeline["done"].stamp
             assert t0 is not None
             assert done is not None
+            columns, scalars = harvest.columns, harvest.scalars
             time_key = None if self.time_array is None else self._key(self.time_array)
             times = point_times(columns, time_key, self.time_origin, t0=t0, done=done)
-            yield from event_pages(columns, time_key, times, t0=t0, page_size=self.page_size)
+            if self.layout == "array":
+                lengths = self._declared_lengths()
+                yield array_page(columns, time_key, times, lengths, t0=t0, done=done, scalars=scalars)
+            else:
+                yield from event_pages(columns, time_key, times, t0=t0, page_size=self.page_size, scalars=scalars)
             timeline.mark("collected", time.monotonic())
 
     def stop(self, *, success: bool = False) -> None:
@@ -439,6 +545,61 @@ class BusyFlyer(Device):
             columns.insert(0, self.time_array)
         return {"hints": {"dimensions": [([self._key(attr)], self._stream) for attr in columns[:1]]}}
 
+    def read_configuration(self) -> dict[str, Any]:
+        """The components' own, the arrays' PVs, and the options that are set."""
+        configuration = dict(super().read_configuration())
+        for key, value in self._settings().items():
+            configuration.setdefault(key, {"value": value, "timestamp": self._configured_at})
+        return configuration
+
+    def describe_configuration(self) -> dict[str, Any]:
+        """Describe what `read_configuration` reads."""
+        description = dict(super().describe_configuration())
+        for key, value in self._settings().items():
+            dtype = "string" if isinstance(value, str) else "integer" if isinstance(value, int) else "number"
+            description.setdefault(key, {"source": type(self).__name__, "dtype": dtype, "shape": []})
+        return description
+
+    def configure(self, d: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Set options by name, and the components' own configuration.
+
+        Parameters
+        ----------
+        d : dict
+            New values, by name.
+
+        Returns
+        -------
+        old, new : dict
+            `read_configuration` before and after.
+
+        Raises
+        ------
+        ValueError
+            An option that no flight can be flown with; none is changed then.
+        """
+        options = {name: value for name, value in d.items() if name in OPTIONS}
+        before = {name: getattr(self, _attribute(name)) for name in options}
+        old = self.read_configuration()
+        try:
+            self._set_options(options)
+            self._check_options()
+        except ValueError:
+            self._set_options(before)
+            raise
+        super().configure({name: value for name, value in d.items() if name not in OPTIONS})
+        return old, self.read_configuration()
+
+    def _set_options(self, options: dict[str, Any]) -> None:
+        for name, value in options.items():
+            setattr(self, _attribute(name), value)
+        self._configured_at = time.time()
+
+    def _settings(self) -> dict[str, Any]:
+        settings: dict[str, Any] = {f"{self._key(attr)}_pv": line.pv for attr, line in self._columns.items()}
+        options = {name: getattr(self, _attribute(name)) for name in OPTIONS}
+        return settings | {self._key(name): value for name, value in options.items() if value is not None}
+
     def wait_for_connection(self, all_signals: bool = False, timeout: Any = _DEFAULT_TIMEOUT) -> None:
         """Wait until every PV is connected.
 
@@ -480,6 +641,7 @@ class BusyFlyer(Device):
             reason = why_not_direct([state, *waves.values()])
             if reason is None:
                 self._columns: dict[str, ArrayLine] = {attr: ArrayChannel(wave.pvname) for attr, wave in waves.items()}
+                self._open_scalars(Worker(f"{self.name} scalars"))
                 self._open_busy(state)
                 return
             logger.warning("%s cannot have its events directly (%s): it takes ophyd's", self.name, reason)
@@ -487,7 +649,17 @@ class BusyFlyer(Device):
         self._columns = {
             attr: ArraySignal(array.wave, worker, getattr(array, "number_read", None)) for attr, array in arrays.items()
         }
+        self._open_scalars(worker)
         self._open_busy(state)
+
+    def _open_scalars(self, worker: Worker) -> None:
+        self._scalar_lines: dict[str, ScalarSignal] = {}
+        self._scalar_worker = worker
+
+    def _scalar(self, attr: str) -> ScalarSignal:
+        if attr not in self._scalar_lines:
+            self._scalar_lines[attr] = ScalarSignal(getattr(self, attr), self._scalar_worker)
+        return self._scalar_lines[attr]
 
     def _open_busy(self, state: Signal) -> None:
         news = _News(self)
@@ -498,8 +670,7 @@ class BusyFlyer(Device):
     def _close_channels(self) -> None:
         for channel in self._channels():
             channel.close()
-        if self._worker is not None:
-            self._worker.stop(STOP_TIMEOUT)
+        self._scalar_worker.stop(STOP_TIMEOUT)
 
     # The flight's orders, carried out; PollingFlyer has its own way of each
 
@@ -602,10 +773,8 @@ class BusyFlyer(Device):
             return
         sortie.flight.timeline.mark("finished", time.monotonic())
         sortie.end_kickoff()
-        if not self._columns:
-            sortie.land([])
-        for attr, channel in self._columns.items():
-            channel.fetch(partial(self._array_in, sortie, attr))
+        sortie.fresh_until = time.monotonic() + self.fresh_timeout
+        self._ask_for_arrays(sortie)
         self._publish(sortie, self.SUB_FLIGHT_BUSY)  # a flight may be too short to be seen
         self._publish(sortie, self.SUB_FLIGHT_DONE)
 
@@ -658,26 +827,117 @@ class BusyFlyer(Device):
     def _new_status(self) -> FlightStatus:
         return FlightStatus(self, self._subscribers.do)
 
-    def _array_in(self, sortie: _Sortie, attr: str, answer: ArrayReading | str) -> None:
+    # The arrays
+
+    def _ask_for_arrays(self, sortie: _Sortie) -> None:
+        """For all together. The busy record comes last: was it left alone while they were read?"""
+        scalars = dict.fromkeys([*self._scalar_columns(), *([] if self.points is None else [self.points])])
+        lines = {**self._columns, **{attr: self._scalar(attr) for attr in scalars}}
+        sortie.answers.clear()
+        sortie.awaited = {*lines, _BUSY_AFTER}
+        for attr, line in lines.items():
+            line.fetch(partial(self._answer_in, sortie, attr))
+        if self._columns:
+            self._read_after(partial(self._answer_in, sortie, _BUSY_AFTER))
+        else:
+            self._answer_in(sortie, _BUSY_AFTER, None)
+
+    def _read_after(self, answer: Callable[[Reading | None], None]) -> None:
+        self._channel.read(answer)
+
+    def _answer_in(
+        self, sortie: _Sortie, attr: str, answer: ArrayReading | ScalarReading | Reading | str | None
+    ) -> None:
         with self._lock:
             sortie.answers[attr] = answer
-            if len(sortie.answers) < len(self._columns):
+            if sortie.answers.keys() < sortie.awaited:
                 return
         sortie.flight.timeline.mark("arrays", time.monotonic())
         try:
-            columns = [self._column(attr, sortie.answers[attr]) for attr in self._columns]
-            check_fresh(columns, sortie.flight.fresh_since)
-            check_lengths(columns)
+            harvest = self._gather(sortie)
+        except _NotYetFresh:
+            sortie.interval *= 2
+            sortie.alarm = Alarm(partial(self._ask_for_arrays, sortie))
+            sortie.alarm.set(time.monotonic() + sortie.interval / 2)
         except CollectError as error:
             sortie.land(error)
         else:
-            sortie.land(columns)
+            sortie.land(harvest)
 
-    def _column(self, attr: str, answer: ArrayReading | str) -> Column:
-        pv = self._columns[attr].pv
+    def _gather(self, sortie: _Sortie) -> Harvest:
+        columns: list[Column] = []
+        scalars: list[Scalar] = []
+        for attr, line in self._columns.items():
+            answer = self._had(sortie, attr, line.pv)
+            waveform = getattr(self, attr)
+            if waveform.string:
+                scalars.append(Scalar(self._key(attr), _text(line.pv, answer.values), answer.stamp))
+            columns.append(Column(self._key(attr), line.pv, answer.values, answer.stamp, self._judged(waveform, line)))
+        self._check_age(sortie, columns)
+        columns = [
+            column for attr, column in zip(self._columns, columns, strict=True) if not getattr(self, attr).string
+        ]
+        for attr in self._scalar_columns():
+            answer = self._had(sortie, attr, self._scalar(attr).pv)
+            scalars.append(Scalar(getattr(self, attr).name, _plain(answer.value), answer.stamp))
+        points = None
+        if self.points is not None:
+            pv = self._scalar(self.points).pv
+            points = _count(pv, self._had(sortie, self.points, pv).value)
+        columns = self._of_one_length(columns, points)
+        if self.layout == "array":
+            check_declared(columns, self._declared_lengths())
+        return Harvest(columns, scalars)
+
+    def _had(self, sortie: _Sortie, attr: str, pv: str) -> Any:
+        answer = sortie.answers[attr]
         if isinstance(answer, str):
             raise CollectError(f"{pv} could not be read after the flight: {answer}")
-        return Column(self._key(attr), pv, answer.values, answer.stamp)
+        return answer
+
+    def _judged(self, waveform: Waveform, line: ArrayLine) -> bool:
+        """Whether its stamps are to be compared with the busy record's: not with another clock's, unless asked."""
+        if waveform.fresh is not None:
+            return waveform.fresh
+        host, own = line.host, self._busy_host()
+        return host is None or own is None or host == own
+
+    def _busy_host(self) -> str | None:
+        return self._channel.host
+
+    def _check_age(self, sortie: _Sortie, columns: list[Column]) -> None:
+        done = sortie.flight.timeline["done"].stamp
+        assert done is not None
+        after = sortie.answers[_BUSY_AFTER]
+        assert after is None or isinstance(after, Reading)
+        try:
+            check_not_overtaken(columns, done, after)
+            try:
+                check_fresh(columns, sortie.flight.fresh_since)
+            except StaleArrayError:
+                if time.monotonic() < sortie.fresh_until:
+                    raise _NotYetFresh from None
+                raise
+        except StaleArrayError as error:
+            if self.on_stale == "error":
+                raise
+            logger.warning("%s: %s", self.name, error)
+
+    def _of_one_length(self, columns: list[Column], points: int | None) -> list[Column]:
+        try:
+            if points is not None:
+                return first_points(columns, points)
+            check_lengths(columns)
+        except RaggedArrayError as error:
+            if self.on_ragged == "error":
+                raise
+            if self.on_ragged == "warn":
+                logger.warning("%s keeps as many points as all arrays have: %s", self.name, error)
+            return truncated(columns)
+        return columns
+
+    def _declared_lengths(self) -> dict[str, int]:
+        return {self._key(attr): self.array_length or line.size for attr, line in self._columns.items()}
 
     # Names and options
 
@@ -688,6 +948,12 @@ class BusyFlyer(Device):
     @property
     def _stream(self) -> str:
         return self.stream_name or self.name
+
+    def _scalar_columns(self) -> list[str]:
+        """Names of the signals that are read once a flight: those of normal or hinted kind, as ophyd has it."""
+        state = state_of(self.busy)
+        signals = {attr: getattr(self, attr) for attr in self.read_attrs if attr.split(".")[0] not in self._columns}
+        return [attr for attr, signal in signals.items() if isinstance(signal, Signal) and signal is not state]
 
     def _key(self, attr: str) -> str:
         return f"{self.name}_{attr}"
@@ -711,8 +977,20 @@ class BusyFlyer(Device):
         require_one_of("on_pause", self.on_pause, "continue", "abort")
         require_one_of("events", self.events, "direct", "ophyd")
         require_one_of("time_origin", self.time_origin, "absolute", "relative")
-        if not isinstance(self.page_size, int) or isinstance(self.page_size, bool) or self.page_size < 1:
-            raise ValueError(f"page_size={self.page_size!r}: must be a whole number of points, 1 or more")
+        require_one_of("on_stale", self.on_stale, "error", "warn")
+        require_one_of("on_ragged", self.on_ragged, "error", "warn", "truncate")
+        require_one_of("layout", self.layout, "rows", "array")
+        require_one_of("describe", self.describe_as, "nested", "flat")
+        require_seconds("fresh_timeout", self.fresh_timeout)
+        counter = None if self.points is None else getattr(getattr(type(self), self.points, None), "cls", object)
+        if counter is not None and not issubclass(counter, Signal):
+            raise ValueError(f"points={self.points!r}: must be None or the name of a component that is a signal")
+        for option in ("page_size", "array_length"):
+            value = getattr(self, option)
+            if value is None and option == "array_length":
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{option}={value!r}: must be a whole number of points, 1 or more")
         return FlightOptions(
             when_busy=self.when_busy,
             reset_settle=self.reset_settle,
@@ -742,6 +1020,25 @@ class _News:
         self._flyer._witness(None, lambda flight, now: flight.refuse(now, problem))
 
 
+_BUSY_AFTER = "the busy record, after the arrays"  # no component has such a name
+
+
+class _NotYetFresh(Exception):
+    """An array is older than the flight, and may still be on its way."""
+
+
+class Harvest(NamedTuple):
+    """What one flight brought."""
+
+    columns: list[Column]
+    scalars: list[Scalar]
+
+    @property
+    def points(self) -> int:
+        """How many points there are; one, where there are values and no array."""
+        return max((len(column.values) for column in self.columns), default=min(len(self.scalars), 1))
+
+
 class _Sortie:
     """One flight and what became of it: statuses that wait, arrays, or why there are none."""
 
@@ -756,12 +1053,16 @@ class _Sortie:
         self.completed = False
         self.failure_told = False  # by a status
         self.taken = False  # the arrays, by a collect
-        self.answers: dict[str, ArrayReading | str] = {}
+        self.answers: dict[str, ArrayReading | ScalarReading | Reading | str | None] = {}
+        self.awaited: set[str] = set()
+        self.fresh_until = 0.0
+        self.interval = FRESH_INTERVAL
+        self.alarm: Alarm | None = None
         self._kickoff_ended = False
         self._waiting: list[FlightStatus] = []
         self._lock = threading.Lock()
         self._landed = threading.Event()
-        self._outcome: list[Column] | Exception | None = None
+        self._outcome: Harvest | Exception | None = None
 
     def end_kickoff(self, error: FlightError | None = None) -> None:
         """Settle the status of kickoff, if it is not yet: Busy and the verdict may come in different threads."""
@@ -783,14 +1084,14 @@ class _Sortie:
     @property
     def has_ended(self) -> bool:
         """Whether there is nothing to be collected of a flight without arrays, which was completed."""
-        return self.completed and self._outcome == []
+        return self.completed and self._outcome == Harvest([], [])
 
     @property
     def kept(self) -> bool:
         """Whether there are arrays that nobody has collected, or on their way."""
         if self.taken or not self.flight.finished or isinstance(self._outcome, Exception):
             return False
-        return self._outcome is None or any(len(column.values) for column in self._outcome)
+        return self._outcome is None or self._outcome.points > 0
 
     def notify(self, status: FlightStatus) -> None:
         """Settle this status when the outcome is known."""
@@ -800,7 +1101,7 @@ class _Sortie:
                 return
         self._tell(status)
 
-    def land(self, outcome: list[Column] | Exception) -> None:
+    def land(self, outcome: Harvest | Exception) -> None:
         """The outcome is known."""
         with self._lock:
             self._outcome = outcome
@@ -809,21 +1110,21 @@ class _Sortie:
         for status in waiting:
             self._tell(status)
 
-    def take(self, timeout: float) -> list[Column] | None:
+    def take(self, timeout: float) -> Harvest | None:
         """The arrays, to whom asks first; None to others. Waits for those under way."""
-        columns = self._arrays(timeout)
+        harvest = self._arrays(timeout)
         with self._lock:
             if self.taken:
                 return None
             self.taken = True
-        return columns
+        return harvest
 
     def offer_again(self, timeout: float) -> None:
         """Let them be taken once more; raises where there are none."""
         self._arrays(timeout)
         self.taken = False
 
-    def _arrays(self, timeout: float) -> list[Column]:
+    def _arrays(self, timeout: float) -> Harvest:
         if not self._landed.wait(timeout):
             raise CollectError(
                 f"{self.flight.pv}: the flight is done, but its arrays did not come within {timeout:g} s"
@@ -838,6 +1139,82 @@ class _Sortie:
             status.set_exception(self._outcome)
         else:
             status.set_finished()
+
+
+def _attribute(option: str) -> str:
+    """Where an option is kept: `describe` is a method of every Device."""
+    return "describe_as" if option == "describe" else option
+
+
+def make_flyer(
+    name: str,
+    *,
+    busy: str,
+    arrays: Mapping[str, str | Mapping[str, Any]],
+    signals: Mapping[str, str] | None = None,
+    time_array: str | None = None,
+    **options: Any,
+) -> BusyFlyer:
+    """Make a flyer from PV names alone, as a configuration file has them.
+
+    Parameters
+    ----------
+    name : str
+        Of the flyer; the data keys begin with it.
+    busy : str
+        The busy record's PV.
+    arrays : mapping
+        Columns in order: the PV of each, or a mapping with ``pv`` and options of `Waveform`.
+    signals : mapping, optional
+        PVs of values that are read once a flight, one data key each.
+    time_array : str, optional
+        The column that holds the points' times.
+    **options
+        Of `BusyFlyer`.
+
+    Raises
+    ------
+    ValueError
+        A column's name is no name for an attribute of an ophyd Device.
+
+    Examples
+    --------
+    >>> make_flyer("ifly", busy="prj:mybusy", arrays={"x": "prj:x_array", "y": "prj:y_array"})
+    """
+    signals = signals or {}
+    components: dict[str, Any] = {attr: None for attr in BusyFlyer._column_names() if attr not in arrays}
+    taken = {"busy"} | (set(dir(BusyFlyer)) - set(components) - set(BusyFlyer._column_names()))
+    for attr in (*arrays, *signals):
+        if not attr.isidentifier() or attr in taken or (attr in arrays and attr in signals):
+            raise ValueError(f"{attr!r} cannot name a column of {name}: a word is needed that no ophyd Device uses")
+    components["busy"] = Component(BusyRecord, busy, kind="config")
+    for attr, array in arrays.items():
+        how = {"pv": array} if isinstance(array, str) else dict(array)
+        components[attr] = Component(Waveform, how.pop("pv"), kind="config", **how)
+    for attr, pv in signals.items():
+        components[attr] = Component(EpicsSignalRO, pv, kind="normal")
+    return cast(BusyFlyer, type("MadeFlyer", (BusyFlyer,), components)("", name=name, time_array=time_array, **options))
+
+
+def _text(pv: str, characters: np.ndarray) -> str:
+    if characters.dtype != np.uint8:
+        raise CollectError(f"{pv} is no text: it holds {characters.dtype}, and characters (FTVL CHAR) are needed")
+    return characters.tobytes().split(b"\0")[0].decode("utf-8", "replace")
+
+
+def _plain(value: Any) -> Any:
+    """As Python has it, which every document writer can take."""
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+
+
+def _count(pv: str, value: Any) -> int:
+    try:
+        count = int(value)
+    except (TypeError, ValueError):
+        count = -1
+    if count < 0 or count != value:
+        raise CollectError(f"{pv} counts no points: it says {value!r}")
+    return count
 
 
 def state_of(busy: Device) -> Any:

@@ -97,6 +97,7 @@ def library() -> Any:
         "ca_puser": (ctypes.c_void_p, (chid,)),
         "ca_field_type": (ctypes.c_short, (chid,)),
         "ca_element_count": (ctypes.c_ulong, (chid,)),
+        "ca_host_name": (ctypes.c_char_p, (chid,)),
         "ca_create_subscription": (
             ctypes.c_int,
             (dbr_type, count, chid, ctypes.c_long, EventHandler, number, ctypes.POINTER(handle)),

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from event_model import DataKey, PartialEventPage
 
+from .flight import BUSY, Reading
+
 __all__ = ["CollectError", "RaggedArrayError", "StaleArrayError"]
+
+logger = logging.getLogger(__name__)
 
 
 class CollectError(RuntimeError):
@@ -17,11 +22,11 @@ class CollectError(RuntimeError):
 
 
 class StaleArrayError(CollectError):
-    """An array is older than the flight: the controller has not written it."""
+    """An array is not the flight's: the controller has not written it, or another flight has."""
 
 
 class RaggedArrayError(CollectError):
-    """The arrays of one flight differ in length."""
+    """The arrays of one flight differ in length, or there are fewer points than were counted."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +43,36 @@ class Column:
         One-dimensional, as long as the record's NORD.
     stamp : float
         The IOC's time stamp, seconds of the POSIX epoch.
+    judged : bool
+        Whether the stamp must be one of the flight's.
     """
 
     key: str
     pv: str
     values: np.ndarray
     stamp: float
+    judged: bool = True
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """One value of one flight, the same for all its points.
+
+    Attributes
+    ----------
+    key : str
+        Its data key.
+    value : number or str
+    stamp : float
+        When it was so, seconds of the POSIX epoch.
+    """
+
+    key: str
+    value: Any
+    stamp: float
+
+
+# Are they this flight's?
 
 
 def check_fresh(columns: Sequence[Column], since: float | None) -> None:
@@ -62,12 +91,62 @@ def check_fresh(columns: Sequence[Column], since: float | None) -> None:
     """
     if since is None:
         return
-    stale = [f"{column.pv} (stamp {column.stamp:.6f})" for column in columns if column.stamp < since]
+    stale = [column for column in columns if column.judged and column.stamp < since]
     if stale:
         raise StaleArrayError(
-            f"not written in this flight, which began at stamp {since:.6f}: {', '.join(stale)}. "
-            "Does the controller write its arrays before it writes Done?"
+            f"not written in this flight, which began at stamp {since:.6f}: {_stamped(stale)}. Does the controller "
+            "write its arrays before Done, or within fresh_timeout after it? An array that is filled before the "
+            "flight wants fresh=False in its Component(Waveform)"
         )
+
+
+def check_not_overtaken(columns: Sequence[Column], done: float, after: Reading | None) -> None:
+    """Refuse arrays that another flight may have written.
+
+    Parameters
+    ----------
+    columns : sequence of Column
+    done : float
+        IOC stamp of the flight's Done.
+    after : Reading or None
+        What the busy record said after the arrays were read; None: it could not be read.
+
+    Raises
+    ------
+    StaleArrayError
+        Names each array, its stamp, and those of Done and of what came after.
+    CollectError
+        The busy record could not be read.
+    """
+    judged = [column for column in columns if column.judged]
+    if not judged:
+        return
+    if after is None:
+        raise CollectError(
+            "the busy record could not be read after the arrays, so another flight may have written them: "
+            f"{_stamped(judged)}"
+        )
+    if after.value != BUSY and after.stamp == done:
+        return
+    # What is older than the next Busy is ours; where that is over already, what is no newer than our Done.
+    overtaken = [
+        column
+        for column in judged
+        if column.stamp > done and (after.value != BUSY or column.stamp >= after.stamp or after.stamp <= done)
+    ]
+    if overtaken:
+        raise StaleArrayError(
+            f"overtaken by another flight: this one ended at stamp {done:.6f}, and the record has since become "
+            f"{'Busy' if after.value == BUSY else 'Busy and Done'} (stamp {after.stamp:.6f}): {_stamped(overtaken)}. "
+            "Does another client use the busy record?"
+        )
+
+
+def _stamped(columns: Sequence[Column]) -> str:
+    return ", ".join(f"{column.pv} (stamp {column.stamp:.6f})" for column in columns)
+
+
+# Are they of one length?
 
 
 def check_lengths(columns: Sequence[Column]) -> None:
@@ -79,8 +158,50 @@ def check_lengths(columns: Sequence[Column]) -> None:
         Names each array and its length.
     """
     if len({len(column.values) for column in columns}) > 1:
-        lengths = ", ".join(f"{column.pv} {len(column.values)}" for column in columns)
-        raise RaggedArrayError(f"the arrays of one flight differ in length (NORD): {lengths}")
+        raise RaggedArrayError(
+            f"the arrays of one flight differ in length (NORD): {_lengths(columns)}. "
+            "on_ragged='truncate' keeps as many points as all have; "
+            "points= names a component that counts the points, where NORD does not"
+        )
+
+
+def first_points(columns: Sequence[Column], points: int) -> list[Column]:
+    """The first points of each array.
+
+    Raises
+    ------
+    RaggedArrayError
+        An array has fewer; it names each array and its length.
+    """
+    if any(len(column.values) < points for column in columns):
+        raise RaggedArrayError(f"{points} points were counted, and the arrays have {_lengths(columns)}")
+    return [replace(column, values=column.values[:points]) for column in columns]
+
+
+def check_declared(columns: Sequence[Column], lengths: Mapping[str, int]) -> None:
+    """Refuse arrays that are longer than was declared, by key.
+
+    Raises
+    ------
+    CollectError
+        Names each array, its length and the declared one.
+    """
+    longer = [column for column in columns if len(column.values) > lengths[column.key]]
+    if longer:
+        told = ", ".join(f"{column.pv} {len(column.values)} (declared {lengths[column.key]})" for column in longer)
+        raise CollectError(f"arrays longer than their cells: {told}. array_length is too small")
+
+
+def truncated(columns: Sequence[Column]) -> list[Column]:
+    """As many points of each array as all have."""
+    return first_points(columns, min((len(column.values) for column in columns), default=0))
+
+
+def _lengths(columns: Sequence[Column]) -> str:
+    return ", ".join(f"{column.pv} {len(column.values)}" for column in columns)
+
+
+# Pages
 
 
 def point_times(
@@ -96,7 +217,7 @@ def point_times(
     Parameters
     ----------
     columns : sequence of Column
-        Of equal length, at least one.
+        Of equal length. If there are none, it is one point.
     time_key : str or None
         Key of the column that holds the times; None: there is none, and `done` stands for all.
     origin : {"absolute", "relative"}
@@ -110,24 +231,30 @@ def point_times(
     """
     for column in columns:
         if column.key == time_key:
-            times = column.values.astype(np.float64)
+            times = column.values.astype(np.float64, copy=False)
             return times + t0 if origin == "relative" else times
-    return np.full(len(columns[0].values), done)
+    return np.full(len(columns[0].values) if columns else 1, done)
 
 
 def event_pages(
-    columns: Sequence[Column], time_key: str | None, times: np.ndarray, *, t0: float, page_size: int
+    columns: Sequence[Column],
+    time_key: str | None,
+    times: np.ndarray,
+    *,
+    t0: float,
+    page_size: int,
+    scalars: Sequence[Scalar] = (),
 ) -> Iterator[PartialEventPage]:
     """Format a flight as event pages, an event a point.
 
-    The time column's data are seconds since `t0`; every key's ``timestamps`` are the points'
+    The time column's data are seconds since `t0`; every array's ``timestamps`` are the points'
     own times. Numbers are Python's own, which every document writer can take. A flight
     without points gives no page.
 
     Parameters
     ----------
     columns : sequence of Column
-        Of equal length, at least one.
+        Of equal length.
     time_key : str or None
         Key of the column of times.
     times : numpy.ndarray
@@ -136,6 +263,8 @@ def event_pages(
         Begin of the flight, seconds of the POSIX epoch.
     page_size : int
         Most points in one page.
+    scalars : sequence of Scalar
+        Repeated at each point.
 
     Yields
     ------
@@ -147,33 +276,107 @@ def event_pages(
     for start in range(0, len(times), page_size):
         rows = slice(start, start + page_size)
         stamps = times[rows].tolist()
-        yield PartialEventPage(
-            data={key: array[rows].tolist() for key, array in values.items()},
-            timestamps={key: list(stamps) for key in values},
-            time=stamps,
-        )
+        data = {key: array[rows].tolist() for key, array in values.items()}
+        timestamps = {key: list(stamps) for key in values}
+        for scalar in scalars:
+            data[scalar.key] = [scalar.value] * len(stamps)
+            timestamps[scalar.key] = [scalar.stamp] * len(stamps)
+        yield PartialEventPage(data=data, timestamps=timestamps, time=stamps)
 
 
-def data_key(description: Mapping[str, Any], dtype: np.dtype[Any], *, units: str | None = None) -> DataKey:
-    """Describe one point of an array.
+def array_page(
+    columns: Sequence[Column],
+    time_key: str | None,
+    times: np.ndarray,
+    lengths: Mapping[str, int],
+    *,
+    t0: float,
+    done: float,
+    scalars: Sequence[Scalar] = (),
+) -> PartialEventPage:
+    """Format a flight as one event, whose cells are the arrays.
+
+    Each is padded to its declared length, by NaN or by 0 for integers; the key with
+    ``_nord`` says how many elements count.
+
+    Parameters
+    ----------
+    columns, time_key, times, t0, scalars
+        See `event_pages`; here the columns may differ in length.
+    lengths : mapping of str to int
+        Declared length of each column, by key.
+    done : float
+        End of the flight, seconds of the POSIX epoch: the event's time.
+
+    Raises
+    ------
+    CollectError
+        An array is longer than was declared.
+    """
+    check_declared(columns, lengths)
+    data: dict[str, list[Any]] = {}
+    timestamps: dict[str, list[float]] = {}
+    for column in columns:
+        values = times - t0 if column.key == time_key else column.values
+        data[column.key] = [_padded(values, lengths[column.key])]
+        data[f"{column.key}_nord"] = [len(values)]
+    for key in data:
+        timestamps[key] = [done]
+    for scalar in scalars:
+        data[scalar.key], timestamps[scalar.key] = [scalar.value], [scalar.stamp]
+    return PartialEventPage(data=data, timestamps=timestamps, time=[done])
+
+
+def _padded(values: np.ndarray, length: int) -> np.ndarray:
+    if len(values) == length:
+        return values
+    cell = np.full(length, np.nan if values.dtype.kind == "f" else 0, values.dtype)
+    cell[: len(values)] = values
+    return cell
+
+
+# Data keys
+
+
+def data_key(
+    description: Mapping[str, Any], dtype: np.dtype[Any], *, units: str | None = None, length: int | None = None
+) -> DataKey:
+    """Describe one point of an array, or the array as a whole.
 
     Parameters
     ----------
     description : mapping
-        ophyd's own of the array's signal, for source, units and precision.
+        Its ``source``, and where they are known ``units``, ``precision``, ``lower_ctrl_limit``
+        and ``upper_ctrl_limit``.
     dtype : numpy.dtype
         Of an element.
     units : str, optional
-        Instead of the record's EGU.
+        Where the description has none.
+    length : int, optional
+        Of the array as a whole.
     """
+    kind: Literal["number", "integer"] = "number" if dtype.kind == "f" else "integer"
     key = DataKey(
         source=description["source"],
-        dtype="number" if dtype.kind == "f" else "integer",
+        dtype=kind if length is None else "array",
         dtype_numpy=dtype.str,
-        shape=[],
+        shape=[] if length is None else [length],
     )
-    if units or description.get("units"):
-        key["units"] = units or description["units"]
+    if description.get("units") or units:
+        key["units"] = description.get("units") or units
     if description.get("precision") is not None:
         key["precision"] = description["precision"]
+    low, high = description.get("lower_ctrl_limit"), description.get("upper_ctrl_limit")
+    if low is not None and high is not None and low < high:
+        key["limits"] = {"control": {"low": float(low), "high": float(high)}}
     return key
+
+
+def nord_key(source: str) -> DataKey:
+    """Describe how many elements of an array count."""
+    return DataKey(source=source, dtype="integer", dtype_numpy="<i8", shape=[])
+
+
+def text_key(source: str) -> DataKey:
+    """Describe a text, the same for all points."""
+    return DataKey(source=source, dtype="string", shape=[])

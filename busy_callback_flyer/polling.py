@@ -6,12 +6,13 @@ import atexit
 import logging
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 from ophyd import EpicsSignal
 from ophyd.signal import EpicsSignalBase
 
-from .channel import ArrayLine, BusyLine, Reader, put_anew, put_status
+from .channel import ArrayLine, BusyLine, Reader, host_of, put_anew, put_status
 from .flight import BUSY, DONE, Flight, FlightOptions, FlightRefused, Reading, State, require_seconds
 from .flyer import BusyFlyer, state_of
 
@@ -54,6 +55,12 @@ class PollingFlyer(BusyFlyer):
         self._polled = Reader(state)
         self._setpoint = state
         self._read_wanted_by: Flight | None = None
+
+    def _read_after(self, answer: Callable[[Reading | None], None]) -> None:
+        answer(self._ask())
+
+    def _busy_host(self) -> str | None:
+        return host_of(self._state)
 
     def _channels(self) -> list[ArrayLine | BusyLine]:
         return list(self._columns.values())

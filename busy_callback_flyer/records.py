@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from typing import Any
 
 from ophyd import Component, Device, EpicsSignal, EpicsSignalRO
 
@@ -25,8 +26,36 @@ class BusyRecord(Device):
 
 
 class Waveform(Device):
-    """An array of a flight, in a waveform record."""
+    """An array of a flight, in a waveform record.
+
+    Parameters
+    ----------
+    prefix : str
+        Of the PV's name.
+    fresh : bool, optional
+        Whether the array must have been written in the flight, by the IOC's stamps. False for
+        one that is filled before. By default it must, unless it is served by another IOC than
+        the busy record, whose clock may differ; True asks for it there too.
+    units : str, optional
+        Of its numbers, where the record's EGU is empty.
+    string : bool
+        The record's characters (FTVL CHAR) are one text, the same for all points.
+    """
 
     wave = Component(EpicsSignalRO, "", kind="normal")
     number_elements = Component(EpicsSignalRO, ".NELM", kind="config")
     number_read = Component(EpicsSignalRO, ".NORD", kind="omitted")
+
+    def __init__(
+        self,
+        prefix: str = "",
+        *,
+        fresh: bool | None = None,
+        units: str | None = None,
+        string: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        self.fresh = fresh
+        self.units = units
+        self.string = string
+        super().__init__(prefix, **kwargs)

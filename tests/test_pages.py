@@ -97,4 +97,4 @@ def test_data_key(dtype: type, kind: str, numpy: str) -> None:
     key = data_key({"source": "PV:p:x", "units": "", "precision": None}, np.dtype(dtype))
     assert dict(key) == {"source": "PV:p:x", "dtype": kind, "dtype_numpy": numpy, "shape": []}
     key = data_key({"source": "PV:p:x", "units": "mm", "precision": 3}, np.dtype(dtype), units="s")
-    assert (key["units"], key["precision"]) == ("s", 3)
+    assert (key["units"], key["precision"]) == ("mm", 3)
