@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, cast
 import numpy as np
 from event_model import DataKey, PartialEventPage
 from ophyd import Component, Device, EpicsSignalRO, Signal
-from ophyd.device import Staged
+from ophyd.device import DEVICE_RESERVED_ATTRS, Staged
 
 from .channel import (
     ArrayChannel,
@@ -1183,7 +1183,7 @@ def make_flyer(
     """
     signals = signals or {}
     components: dict[str, Any] = {attr: None for attr in BusyFlyer._column_names() if attr not in arrays}
-    taken = {"busy"} | (set(dir(BusyFlyer)) - set(components) - set(BusyFlyer._column_names()))
+    taken = {*dir(BusyFlyer), *DEVICE_RESERVED_ATTRS, *OPTIONS, "log", "time"} - set(BusyFlyer._column_names())
     for attr in (*arrays, *signals):
         if not attr.isidentifier() or attr in taken or (attr in arrays and attr in signals):
             raise ValueError(f"{attr!r} cannot name a column of {name}: a word is needed that no ophyd Device uses")

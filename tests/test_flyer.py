@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import queue
+import re
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -29,7 +31,9 @@ from busy_callback_flyer import (
     StaleArrayError,
     Waveform,
     channel,
+    make_flyer,
 )
+from busy_callback_flyer import flyer as flyer_module
 from busy_callback_flyer.channel import ArrayChannel, BusyChannel, PutAnswer
 from busy_callback_flyer.flight import PUT_NORMAL
 from busy_callback_flyer.ioc import EmbeddedIOC
@@ -539,3 +543,90 @@ def test_disconnected_array_is_named() -> None:
     flyer.kickoff().wait(TIMEOUT)
     with pytest.raises(CollectError, match=f"{PREFIX}nowhere_y.*not connected"):
         flyer.complete().wait(TIMEOUT)
+
+
+# Configuration
+
+
+def test_options_are_configuration(direct_flyer: BusyFlyer, run_engine: RunEngine, documents: Documents) -> None:
+    direct_flyer.flight_timeout = 60
+    run_engine(bp.fly([direct_flyer]))
+    configuration = only(documents, "descriptor")["configuration"]["ifly"]
+    assert configuration["data"]["ifly_xArr_pv"] == f"{PREFIX}x_array"
+    assert configuration["data"]["ifly_flight_timeout"] == 60
+    assert configuration["data"]["ifly_layout"] == "rows"
+    assert configuration["data"]["ifly_describe"] == "nested"
+    assert "ifly_points" not in configuration["data"], "None has no type"
+    assert configuration["data"].keys() == configuration["data_keys"].keys() == configuration["timestamps"].keys()
+    assert configuration["data_keys"]["ifly_layout"]["dtype"] == "string"
+    assert configuration["data_keys"]["ifly_page_size"]["dtype"] == "integer"
+
+
+def test_configure(direct_flyer: BusyFlyer) -> None:
+    before = look(BUSY_PV)
+    old, new = direct_flyer.configure({"page_size": 7, "describe": "flat", "flight_timeout": 2.5})
+    assert (old["ifly_page_size"]["value"], new["ifly_page_size"]["value"]) == (2000, 7)
+    assert old["ifly_page_size"]["timestamp"] < new["ifly_page_size"]["timestamp"]
+    assert new["ifly_flight_timeout"]["value"] == direct_flyer.flight_timeout == 2.5
+    assert direct_flyer.describe_collect().keys() == {"ifly_tArr", "ifly_xArr", "ifly_yArr"}
+    with pytest.raises(ValueError, match="page_size=0"):
+        direct_flyer.configure({"layout": "array", "page_size": 0})
+    assert (direct_flyer.layout, direct_flyer.page_size) == ("rows", 7), "all or nothing"
+    with pytest.raises(ValueError, match="nonsense"):
+        direct_flyer.configure({"nonsense": 1})
+    assert look(BUSY_PV) == before
+
+
+def test_every_option_can_be_configured() -> None:
+    """Those of the constructor, and of the docstring."""
+    options = set(inspect.signature(BusyFlyer.__init__).parameters) - {"self", "prefix", "name", "kwargs"}
+    assert options == set(flyer_module.OPTIONS)
+    assert BusyFlyer.__doc__ is not None
+    for option in options:
+        assert re.search(rf"^    {option} : ", BusyFlyer.__doc__, re.MULTILINE), option
+
+
+# From PV names alone
+
+
+def test_make_flyer(controller: Controller, run_engine: RunEngine, documents: Documents) -> None:
+    controller(npts=3)
+    made = make_flyer(
+        "made",
+        busy=BUSY_PV,
+        arrays={"t": f"{PREFIX}t_array", "x": f"{PREFIX}x_array", "y": {"pv": f"{PREFIX}y_array", "fresh": False}},
+        signals={"where": f"{PREFIX}position"},
+        time_array="t",
+        flight_timeout=TIMEOUT,
+        labels={"flyers"},
+    )
+    made.wait_for_connection(timeout=10)
+    run_engine(bp.fly([made]))
+    page = only(documents, "event_page")
+    assert list(page["data"]) == ["made_t", "made_x", "made_y", "made_where"]
+    assert page["data"]["made_x"] == [-5, 0, 5]
+    assert len(set(page["data"]["made_where"])) == 1
+    assert made.y.fresh is False
+    assert made.flight_timeout == TIMEOUT
+    assert made._ophyd_labels_ == {"flyers"}
+    assert made.plot_md == {"hints": {"dimensions": [(["made_x"], "made")]}}
+
+
+def test_make_flyer_with_the_usual_names() -> None:
+    made = make_flyer("made", busy=BUSY_PV, arrays={"xArr": f"{PREFIX}y_array"})
+    made.wait_for_connection(timeout=10)
+    assert made.describe_collect()["made"].keys() == {"made_xArr"}
+    assert made.xArr.wave.pvname == f"{PREFIX}y_array"
+
+
+@pytest.mark.parametrize("attr", ["time array", "name", "read", "busy", "hints", "1st", "kickoff", "collect", "log", "page_size"])
+def test_make_flyer_refuses_names_that_are_taken(attr: str) -> None:
+    with pytest.raises(ValueError, match=f"'{attr}' cannot name a column of made"):
+        make_flyer("made", busy=BUSY_PV, arrays={attr: f"{PREFIX}x_array"})
+
+
+def test_make_flyer_refuses_options_as_others_do() -> None:
+    with pytest.raises(ValueError, match="time_array='t'"):
+        make_flyer("made", busy=BUSY_PV, arrays={"x": f"{PREFIX}x_array"}, time_array="t")
+    with pytest.raises(ValueError, match="cannot name"):
+        make_flyer("made", busy=BUSY_PV, arrays={"x": f"{PREFIX}x_array"}, signals={"x": f"{PREFIX}position"})

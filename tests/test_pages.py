@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,22 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from busy_callback_flyer import CollectError, RaggedArrayError, StaleArrayError
-from busy_callback_flyer.pages import Column, check_fresh, check_lengths, data_key, event_pages, point_times
+from busy_callback_flyer.flight import BUSY, DONE, Reading
+from busy_callback_flyer.pages import (
+    Column,
+    Scalar,
+    array_page,
+    check_fresh,
+    check_lengths,
+    check_not_overtaken,
+    data_key,
+    event_pages,
+    first_points,
+    nord_key,
+    point_times,
+    text_key,
+    truncated,
+)
 
 T0, DONE_AT = 1000.0, 1010.0
 TIMES = Column("f_t", "p:t", np.array([1001.0, 1002.0, 1003.0]), 1009.0)
@@ -72,6 +88,10 @@ def test_stale_array_is_named_with_both_stamps() -> None:
     assert isinstance(error.value, CollectError)
 
 
+def test_an_array_that_is_not_judged_may_be_old() -> None:
+    check_fresh([TIMES, replace(X, stamp=1.0, judged=False)], T0)
+
+
 def test_array_as_old_as_busy_is_fresh() -> None:
     check_fresh([TIMES, X], 1009.0)
     check_fresh([TIMES, X], None)
@@ -82,6 +102,98 @@ def test_ragged_arrays_are_named_with_their_lengths() -> None:
     check_lengths([])
     with pytest.raises(RaggedArrayError, match="p:t 3, p:y 2"):
         check_lengths([TIMES, Column("f_y", "p:y", np.zeros(2), 1009.0)])
+
+
+LEFT_ALONE = Reading(DONE, DONE_AT)
+
+
+@pytest.mark.parametrize(
+    ("stamp", "after", "ours"),
+    [
+        (1009.0, LEFT_ALONE, True),
+        (1010.5, LEFT_ALONE, True),  # written after Done
+        (1009.0, Reading(BUSY, 1011.0), True),
+        (1010.5, Reading(BUSY, 1011.0), True),  # after our Done, before the next Busy
+        (1011.0, Reading(BUSY, 1011.0), False),
+        (1012.0, Reading(BUSY, 1011.0), False),
+        (1009.0, Reading(DONE, 1013.0), True),
+        (1010.5, Reading(DONE, 1013.0), False),  # ours, or of the flight that came and went?
+        (1010.5, Reading(BUSY, DONE_AT), False),  # stamps stand still
+    ],
+)
+def test_overtaken(stamp: float, after: Reading, ours: bool) -> None:
+    columns = [TIMES, Column("f_x", "p:x", X.values, stamp)]
+    if ours:
+        check_not_overtaken(columns, DONE_AT, after)
+        return
+    with pytest.raises(StaleArrayError, match=rf"overtaken by another flight.*p:x \(stamp {stamp:.6f}\)") as error:
+        check_not_overtaken(columns, DONE_AT, after)
+    assert f"{DONE_AT:.6f}" in str(error.value)
+    assert f"{after.stamp:.6f}" in str(error.value)
+    assert "p:t" not in str(error.value)
+    check_not_overtaken([TIMES, Column("f_x", "p:x", X.values, stamp, judged=False)], DONE_AT, after)
+
+
+def test_without_an_answer_of_the_busy_record_nothing_is_sure() -> None:
+    with pytest.raises(CollectError, match="could not be read after the arrays"):
+        check_not_overtaken([X], DONE_AT, None)
+    check_not_overtaken([replace(X, judged=False)], DONE_AT, None)
+    check_not_overtaken([], DONE_AT, None)
+
+
+def test_first_points() -> None:
+    first = first_points([TIMES, X], 2)
+    assert [column.values.tolist() for column in first] == [[1001.0, 1002.0], [1.5, 2.5]]
+    assert [column.key for column in first] == ["f_t", "f_x"]
+    assert first_points([], 0) == []
+    with pytest.raises(RaggedArrayError, match="4 points were counted, and the arrays have p:t 3, p:x 3"):
+        first_points([TIMES, X], 4)
+
+
+def test_truncated() -> None:
+    shorter = Column("f_y", "p:y", np.zeros(2), 1009.0)
+    assert [len(column.values) for column in truncated([TIMES, X, shorter])] == [2, 2, 2]
+    assert truncated([]) == []
+
+
+def test_scalars_are_repeated_at_each_point() -> None:
+    scalars = [Scalar("f_temperature", 4.2, 990.0), Scalar("f_sample", "gold", 980.0)]
+    pages = list(event_pages([X], None, np.full(3, DONE_AT), t0=T0, page_size=2, scalars=scalars))
+    assert [page["data"]["f_sample"] for page in pages] == [["gold"] * 2, ["gold"]]
+    assert pages[0]["data"]["f_temperature"] == [4.2, 4.2]
+    assert pages[0]["timestamps"]["f_temperature"] == [990.0, 990.0]
+    assert pages[0]["timestamps"]["f_x"] == [DONE_AT, DONE_AT]
+
+
+def test_scalars_alone_are_one_point() -> None:
+    times = point_times([], None, "absolute", t0=T0, done=DONE_AT)
+    (page,) = event_pages([], None, times, t0=T0, page_size=2, scalars=[Scalar("f_n", 7, 990.0)])
+    assert page == {"data": {"f_n": [7]}, "timestamps": {"f_n": [990.0]}, "time": [DONE_AT]}
+
+
+def test_one_event_of_arrays() -> None:
+    counts = Column("f_n", "p:n", np.array([1, 2], np.int32), 1009.0)
+    times = point_times([TIMES, X], "f_t", "absolute", t0=T0, done=DONE_AT)
+    lengths = {"f_t": 5, "f_x": 3, "f_n": 4}
+    page = array_page(
+        [TIMES, X, counts], "f_t", times, lengths, t0=T0, done=DONE_AT, scalars=[Scalar("f_sample", "gold", 980.0)]
+    )
+    cells = {key: values[0] for key, values in page["data"].items()}
+    assert cells["f_t"][:3].tolist() == [1.0, 2.0, 3.0]
+    assert np.isnan(cells["f_t"][3:]).all()
+    assert cells["f_x"] is X.values, "nothing is copied that need not be"
+    assert cells["f_n"].tolist() == [1, 2, 0, 0]
+    assert cells["f_n"].dtype == np.int32
+    assert [cells[f"f_{name}_nord"] for name in "txn"] == [3, 3, 2]
+    assert cells["f_sample"] == "gold"
+    assert page["timestamps"] == {
+        **{f"f_{name}": [DONE_AT] for name in "txn"},
+        **{f"f_{name}_nord": [DONE_AT] for name in "txn"},
+        "f_sample": [980.0],
+    }
+    assert page["time"] == [DONE_AT]
+    with pytest.raises(CollectError, match=r"p:x 3 \(declared 2\).*array_length"):
+        array_page([TIMES, X], "f_t", times, {**lengths, "f_x": 2}, t0=T0, done=DONE_AT)
 
 
 @pytest.mark.parametrize(
@@ -98,3 +210,23 @@ def test_data_key(dtype: type, kind: str, numpy: str) -> None:
     assert dict(key) == {"source": "PV:p:x", "dtype": kind, "dtype_numpy": numpy, "shape": []}
     key = data_key({"source": "PV:p:x", "units": "mm", "precision": 3}, np.dtype(dtype), units="s")
     assert (key["units"], key["precision"]) == ("mm", 3)
+
+
+def test_data_key_of_an_array() -> None:
+    key = data_key({"source": "PV:p:x"}, np.dtype(np.float64), length=256)
+    assert dict(key) == {"source": "PV:p:x", "dtype": "array", "dtype_numpy": "<f8", "shape": [256]}
+    assert nord_key("PV:p:x")["dtype"] == "integer"
+    assert text_key("PV:p:x")["dtype"] == "string"
+
+
+def test_units_of_ours_stand_in_where_the_record_has_none() -> None:
+    assert data_key({"source": "", "units": ""}, np.dtype(float), units="mm")["units"] == "mm"
+    assert data_key({"source": "", "units": "cm"}, np.dtype(float), units="mm")["units"] == "cm"
+
+
+@pytest.mark.parametrize(("low", "high", "told"), [(-5, 5, True), (0, 0, False), (None, None, False), (1, 0, False)])
+def test_limits(low: int | None, high: int | None, told: bool) -> None:
+    key = data_key({"source": "", "lower_ctrl_limit": low, "upper_ctrl_limit": high}, np.dtype(float))
+    assert ("limits" in key) == told
+    if told:
+        assert key["limits"] == {"control": {"low": -5.0, "high": 5.0}}
