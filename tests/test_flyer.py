@@ -619,7 +619,9 @@ def test_make_flyer_with_the_usual_names() -> None:
     assert made.xArr.wave.pvname == f"{PREFIX}y_array"
 
 
-@pytest.mark.parametrize("attr", ["time array", "name", "read", "busy", "hints", "1st", "kickoff", "collect", "log", "page_size"])
+@pytest.mark.parametrize(
+    "attr", ["time array", "name", "read", "busy", "hints", "1st", "kickoff", "collect", "log", "page_size"]
+)
 def test_make_flyer_refuses_names_that_are_taken(attr: str) -> None:
     with pytest.raises(ValueError, match=f"'{attr}' cannot name a column of made"):
         make_flyer("made", busy=BUSY_PV, arrays={attr: f"{PREFIX}x_array"})
