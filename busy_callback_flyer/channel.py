@@ -34,7 +34,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import ophyd
-from ophyd import EpicsSignal, EpicsSignalRO
+from ophyd import Device, EpicsSignal, EpicsSignalRO
 from ophyd.signal import EpicsSignalBase, Signal
 from ophyd.utils import DisconnectedError, ReadOnlyError
 
@@ -842,7 +842,7 @@ class ArraySignal:
     def _ask(self) -> ArrayReading:
         for _ in range(LENGTH_TRIES):
             value, stamp, _ = self._reader.get()
-            values = np.atleast_1d(np.array(value))
+            values = np.atleast_1d(np.array(value, self._own_dtype()))
             if self._nord is None or len(values) == self._nord.get(use_monitor=False):
                 break
         else:
@@ -852,6 +852,13 @@ class ArraySignal:
             raise ValueError(self.problem)
         self.problem = None
         return ArrayReading(values, float(stamp))
+
+    def _own_dtype(self) -> np.dtype[Any] | None:
+        """The PV's, where pyepics tells: of a single element it makes a number of Python's own."""
+        if ophyd.get_cl().name != "pyepics":
+            return None
+        field_type = getattr(getattr(self._signal, "_read_pv", None), "ftype", None)
+        return None if field_type is None else _DTYPES.get(dbr.native_type(field_type))
 
 
 class ScalarSignal:
@@ -932,6 +939,14 @@ def host_of(signal: Signal) -> str | None:
     """Who serves it, where the control layer tells; pyepics does."""
     host: str | None = getattr(getattr(signal, "_read_pv", None), "host", None)
     return host
+
+
+def state_of(busy: Device) -> Any:
+    """The signal of a busy record: a BusyRecord's `state`, or the signal itself."""
+    state = getattr(busy, "state", busy)
+    if not isinstance(state, Signal):
+        raise TypeError(f"{busy.name} is a {type(busy).__name__} without `state`: a BusyRecord or a signal is needed")
+    return state
 
 
 def why_not_direct(signals: Iterable[Signal]) -> str | None:

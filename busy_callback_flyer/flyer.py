@@ -9,25 +9,21 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, cast
 
-import numpy as np
-from event_model import DataKey, PartialEventPage
+from event_model import PartialEventPage
 from ophyd import Component, Device, EpicsSignalRO, Signal
 from ophyd.device import DEVICE_RESERVED_ATTRS, Staged
 
+from .arrays import Arrays, CollectOptions, column_names
 from .channel import (
-    ArrayChannel,
     ArrayLine,
-    ArrayReading,
-    ArraySignal,
     BusyChannel,
     BusyLine,
     BusySignal,
-    ScalarReading,
-    ScalarSignal,
     Worker,
     name_of,
+    state_of,
     why_not_direct,
 )
 from .deadlines import Alarm
@@ -35,7 +31,6 @@ from .flight import (
     BUSY,
     DONE,
     Flight,
-    FlightError,
     FlightOptions,
     FlightRefused,
     Order,
@@ -43,28 +38,9 @@ from .flight import (
     Reading,
     Timeline,
     require_one_of,
-    require_seconds,
-)
-from .pages import (
-    CollectError,
-    Column,
-    RaggedArrayError,
-    Scalar,
-    StaleArrayError,
-    array_page,
-    check_declared,
-    check_fresh,
-    check_lengths,
-    check_not_overtaken,
-    data_key,
-    event_pages,
-    first_points,
-    nord_key,
-    point_times,
-    text_key,
-    truncated,
 )
 from .records import BusyRecord, Waveform
+from .sortie import Sortie
 from .status import FlightStatus
 
 __all__ = ["BusyFlyer", "make_flyer"]
@@ -76,9 +52,6 @@ _DEFAULT_TIMEOUT = inspect.signature(Device.wait_for_connection).parameters["tim
 
 COLLECT_TIMEOUT = 5.0
 """Seconds that collect waits for arrays under way, where nobody waited for `complete` before."""
-
-FRESH_INTERVAL = 0.01
-"""Seconds before arrays that are too old are asked for again, at first; then twice as many each time."""
 
 STOP_TIMEOUT = 2.0
 """Seconds that stop waits for the put of Done to go out, where another thread is at it."""
@@ -279,7 +252,7 @@ class BusyFlyer(Device):
         self._configured_at = time.time()
         super().__init__(prefix, name=name, **kwargs)
         self._lock = threading.Lock()  # guards the flight; never held while libca or a callback is entered
-        self._sortie: _Sortie | None = None
+        self._sortie: Sortie | None = None
         self._gone = False
         self._paused = False  # by the RunEngine, which neither resumed nor went on since
         self._resumed = False  # and the plan's messages may be replayed
@@ -340,7 +313,12 @@ class BusyFlyer(Device):
             self._open_channels()
         self._refuse_unusable()
         flight = Flight(name_of(state_of(self.busy)), options, clock_offset=time.time() - time.monotonic())
-        sortie = _Sortie(flight, self._new_status(), kickoff_ends_on_busy=self.kickoff_finishes_on == "busy")
+        sortie = Sortie(
+            flight,
+            self._new_status(),
+            self._collect_options(),
+            kickoff_ends_on_busy=self.kickoff_finishes_on == "busy",
+        )
         with self._lock:
             if self._sortie is not None:
                 raise RuntimeError(f"{self.name} was kicked off by another thread at the same time")
@@ -384,25 +362,7 @@ class BusyFlyer(Device):
         Layout "rows": a number a point. Layout "array": arrays of the declared length, and how
         many of their elements count.
         """
-        keys: dict[str, DataKey] = {}
-        lengths = self._declared_lengths()
-        for attr, line in self._columns.items():
-            key, waveform = self._key(attr), getattr(self, attr)
-            if line.problem is not None or line.dtype is None:
-                raise FlightRefused(line.problem or f"{line.pv} is not connected")
-            description = line.description
-            if waveform.string:
-                keys[key] = text_key(description["source"])
-                continue
-            dtype = line.dtype
-            if attr == self.time_array:  # they become seconds since the start
-                description, dtype = {**description, "units": "s"}, np.dtype(np.float64)
-            length = lengths[key] if self.layout == "array" else None
-            keys[key] = data_key(description, dtype, units=waveform.units, length=length)
-            if length is not None:
-                keys[f"{key}_nord"] = nord_key(description["source"])
-        for attr in self._scalar_columns():
-            keys[getattr(self, attr).name] = cast(DataKey, self._scalar(attr).description)
+        keys = self._arrays.describe(self._collect_options())
         return keys if self.describe_as == "flat" else {self._stream: keys}
 
     def collect_pages(self) -> Iterator[PartialEventPage]:
@@ -431,17 +391,7 @@ class BusyFlyer(Device):
         harvest = sortie.take(COLLECT_TIMEOUT)
         if harvest is not None and harvest.points:
             timeline = sortie.flight.timeline
-            t0, done = timeline.t0, timeline["done"].stamp
-            assert t0 is not None
-            assert done is not None
-            columns, scalars = harvest.columns, harvest.scalars
-            time_key = None if self.time_array is None else self._key(self.time_array)
-            times = point_times(columns, time_key, self.time_origin, t0=t0, done=done)
-            if self.layout == "array":
-                lengths = self._declared_lengths()
-                yield array_page(columns, time_key, times, lengths, t0=t0, done=done, scalars=scalars)
-            else:
-                yield from event_pages(columns, time_key, times, t0=t0, page_size=self.page_size, scalars=scalars)
+            yield from self._arrays.pages(harvest, timeline, self._collect_options())
             timeline.mark("collected", time.monotonic())
 
     def stop(self, *, success: bool = False) -> None:
@@ -532,7 +482,7 @@ class BusyFlyer(Device):
     @property
     def hints(self) -> dict[str, Any]:
         """The columns, the one of times excepted."""
-        return {"fields": [self._key(attr) for attr in self._columns if attr != self.time_array]}
+        return {"fields": [self._arrays.key(attr) for attr in self._arrays.lines if attr != self.time_array]}
 
     @property
     def plot_md(self) -> dict[str, Any]:
@@ -540,10 +490,10 @@ class BusyFlyer(Device):
 
         That is the first column; or the time, if one column only is none.
         """
-        columns = [attr for attr in self._columns if attr != self.time_array]
-        if len(columns) < 2 and self.time_array in self._columns:
+        columns = [attr for attr in self._arrays.lines if attr != self.time_array]
+        if len(columns) < 2 and self.time_array in self._arrays.lines:
             columns.insert(0, self.time_array)
-        return {"hints": {"dimensions": [([self._key(attr)], self._stream) for attr in columns[:1]]}}
+        return {"hints": {"dimensions": [([self._arrays.key(attr)], self._stream) for attr in columns[:1]]}}
 
     def read_configuration(self) -> dict[str, Any]:
         """The components' own, the arrays' PVs, and the options that are set."""
@@ -596,9 +546,9 @@ class BusyFlyer(Device):
         self._configured_at = time.time()
 
     def _settings(self) -> dict[str, Any]:
-        settings: dict[str, Any] = {f"{self._key(attr)}_pv": line.pv for attr, line in self._columns.items()}
+        settings: dict[str, Any] = {f"{self.name}_{attr}_pv": line.pv for attr, line in self._arrays.lines.items()}
         options = {name: getattr(self, _attribute(name)) for name in OPTIONS}
-        return settings | {self._key(name): value for name, value in options.items() if value is not None}
+        return settings | {f"{self.name}_{name}": value for name, value in options.items() if value is not None}
 
     def wait_for_connection(self, all_signals: bool = False, timeout: Any = _DEFAULT_TIMEOUT) -> None:
         """Wait until every PV is connected.
@@ -632,34 +582,28 @@ class BusyFlyer(Device):
     # The lines to the records
 
     def _open_channels(self) -> None:
-        arrays = {attr: getattr(self, attr) for attr in self._column_names()}
-        waves = {attr: array.wave for attr, array in arrays.items()}
         state = state_of(self.busy)
         self._opened_for = self.events
         self._worker: Worker | None = None
-        if self.events == "direct":
-            reason = why_not_direct([state, *waves.values()])
-            if reason is None:
-                self._columns: dict[str, ArrayLine] = {attr: ArrayChannel(wave.pvname) for attr, wave in waves.items()}
-                self._open_scalars(Worker(f"{self.name} scalars"))
-                self._open_busy(state)
-                return
-            logger.warning("%s cannot have its events directly (%s): it takes ophyd's", self.name, reason)
-        worker = self._worker = Worker(f"{self.name} signals")
-        self._columns = {
-            attr: ArraySignal(array.wave, worker, getattr(array, "number_read", None)) for attr, array in arrays.items()
-        }
-        self._open_scalars(worker)
+        if self.events == "ophyd":
+            self._worker = Worker(f"{self.name} signals")
+        else:
+            waves = [getattr(self, attr).wave for attr in column_names(type(self))]
+            reason = why_not_direct([state, *waves])
+            if reason is not None:
+                logger.warning("%s cannot have its events directly (%s): it takes ophyd's", self.name, reason)
+                self._worker = Worker(f"{self.name} signals")
+        self._arrays = Arrays(self, self._worker)
         self._open_busy(state)
 
-    def _open_scalars(self, worker: Worker) -> None:
-        self._scalar_lines: dict[str, ScalarSignal] = {}
-        self._scalar_worker = worker
+    @property
+    def busy_host(self) -> str | None:
+        """Who serves the busy record, where that is known."""
+        return self._channel.host
 
-    def _scalar(self, attr: str) -> ScalarSignal:
-        if attr not in self._scalar_lines:
-            self._scalar_lines[attr] = ScalarSignal(getattr(self, attr), self._scalar_worker)
-        return self._scalar_lines[attr]
+    def read_after(self, answer: Callable[[Reading | None], None]) -> None:
+        """Read the busy record behind what was asked for before; `answer` gets None where it could not be had."""
+        self._channel.read(answer)
 
     def _open_busy(self, state: Signal) -> None:
         news = _News(self)
@@ -670,7 +614,7 @@ class BusyFlyer(Device):
     def _close_channels(self) -> None:
         for channel in self._channels():
             channel.close()
-        self._scalar_worker.stop(STOP_TIMEOUT)
+        self._arrays.close()
 
     # The flight's orders, carried out; PollingFlyer has its own way of each
 
@@ -753,12 +697,12 @@ class BusyFlyer(Device):
         if self._errand_runner != threading.get_ident():
             self._errands_done.wait_for(lambda: not self._errands and self._errand_runner is None, STOP_TIMEOUT)
 
-    def _begin(self, sortie: _Sortie) -> None:
+    def _begin(self, sortie: Sortie) -> None:
         if sortie.kickoff_ends_on_busy:
             sortie.end_kickoff()
         self._publish(sortie, self.SUB_FLIGHT_BUSY)
 
-    def _settle(self, sortie: _Sortie) -> None:
+    def _settle(self, sortie: Sortie) -> None:
         error = sortie.flight.error
         if error is not None:
             logger.info("%s: %s", self.name, error)
@@ -773,12 +717,11 @@ class BusyFlyer(Device):
             return
         sortie.flight.timeline.mark("finished", time.monotonic())
         sortie.end_kickoff()
-        sortie.fresh_until = time.monotonic() + self.fresh_timeout
-        self._ask_for_arrays(sortie)
+        self._arrays.fetch(sortie.flight, sortie.collecting, sortie.land)
         self._publish(sortie, self.SUB_FLIGHT_BUSY)  # a flight may be too short to be seen
         self._publish(sortie, self.SUB_FLIGHT_DONE)
 
-    def _publish(self, sortie: _Sortie, event: str, **details: Any) -> None:
+    def _publish(self, sortie: Sortie, event: str, **details: Any) -> None:
         """Tell those who have subscribed by now. ophyd's `_run_subs` would tell who comes later, too."""
         with self._lock:
             if event in sortie.published:
@@ -812,7 +755,7 @@ class BusyFlyer(Device):
         """A verb was called: what it does depends on a pause or resume just before it, what comes later does not."""
         self._paused = self._resumed = False
 
-    def _collected_in_flight(self, sortie: _Sortie, paused: bool) -> None:
+    def _collected_in_flight(self, sortie: Sortie, paused: bool) -> None:
         if paused:
             self._end_flight("its plan was given up in a pause")
         elif not sortie.was_collected_in_flight and self._staged is Staged.no:  # else it is unstaged at last
@@ -827,123 +770,7 @@ class BusyFlyer(Device):
     def _new_status(self) -> FlightStatus:
         return FlightStatus(self, self._subscribers.do)
 
-    # The arrays
-
-    def _ask_for_arrays(self, sortie: _Sortie) -> None:
-        """For all together. The busy record comes last: was it left alone while they were read?"""
-        scalars = dict.fromkeys([*self._scalar_columns(), *([] if self.points is None else [self.points])])
-        lines = {**self._columns, **{attr: self._scalar(attr) for attr in scalars}}
-        sortie.answers.clear()
-        sortie.awaited = {*lines, _BUSY_AFTER}
-        for attr, line in lines.items():
-            line.fetch(partial(self._answer_in, sortie, attr))
-        if self._columns:
-            self._read_after(partial(self._answer_in, sortie, _BUSY_AFTER))
-        else:
-            self._answer_in(sortie, _BUSY_AFTER, None)
-
-    def _read_after(self, answer: Callable[[Reading | None], None]) -> None:
-        self._channel.read(answer)
-
-    def _answer_in(
-        self, sortie: _Sortie, attr: str, answer: ArrayReading | ScalarReading | Reading | str | None
-    ) -> None:
-        with self._lock:
-            sortie.answers[attr] = answer
-            if sortie.answers.keys() < sortie.awaited:
-                return
-        sortie.flight.timeline.mark("arrays", time.monotonic())
-        try:
-            harvest = self._gather(sortie)
-        except _NotYetFresh:
-            sortie.interval *= 2
-            sortie.alarm = Alarm(partial(self._ask_for_arrays, sortie))
-            sortie.alarm.set(time.monotonic() + sortie.interval / 2)
-        except CollectError as error:
-            sortie.land(error)
-        else:
-            sortie.land(harvest)
-
-    def _gather(self, sortie: _Sortie) -> Harvest:
-        columns: list[Column] = []
-        scalars: list[Scalar] = []
-        for attr, line in self._columns.items():
-            answer = self._had(sortie, attr, line.pv)
-            waveform = getattr(self, attr)
-            if waveform.string:
-                scalars.append(Scalar(self._key(attr), _text(line.pv, answer.values), answer.stamp))
-            columns.append(Column(self._key(attr), line.pv, answer.values, answer.stamp, self._judged(waveform, line)))
-        self._check_age(sortie, columns)
-        columns = [
-            column for attr, column in zip(self._columns, columns, strict=True) if not getattr(self, attr).string
-        ]
-        for attr in self._scalar_columns():
-            answer = self._had(sortie, attr, self._scalar(attr).pv)
-            scalars.append(Scalar(getattr(self, attr).name, _plain(answer.value), answer.stamp))
-        points = None
-        if self.points is not None:
-            pv = self._scalar(self.points).pv
-            points = _count(pv, self._had(sortie, self.points, pv).value)
-        columns = self._of_one_length(columns, points)
-        if self.layout == "array":
-            check_declared(columns, self._declared_lengths())
-        return Harvest(columns, scalars)
-
-    def _had(self, sortie: _Sortie, attr: str, pv: str) -> Any:
-        answer = sortie.answers[attr]
-        if isinstance(answer, str):
-            raise CollectError(f"{pv} could not be read after the flight: {answer}")
-        return answer
-
-    def _judged(self, waveform: Waveform, line: ArrayLine) -> bool:
-        """Whether its stamps are to be compared with the busy record's: not with another clock's, unless asked."""
-        if waveform.fresh is not None:
-            return waveform.fresh
-        host, own = line.host, self._busy_host()
-        return host is None or own is None or host == own
-
-    def _busy_host(self) -> str | None:
-        return self._channel.host
-
-    def _check_age(self, sortie: _Sortie, columns: list[Column]) -> None:
-        done = sortie.flight.timeline["done"].stamp
-        assert done is not None
-        after = sortie.answers[_BUSY_AFTER]
-        assert after is None or isinstance(after, Reading)
-        try:
-            check_not_overtaken(columns, done, after)
-            try:
-                check_fresh(columns, sortie.flight.fresh_since)
-            except StaleArrayError:
-                if time.monotonic() < sortie.fresh_until:
-                    raise _NotYetFresh from None
-                raise
-        except StaleArrayError as error:
-            if self.on_stale == "error":
-                raise
-            logger.warning("%s: %s", self.name, error)
-
-    def _of_one_length(self, columns: list[Column], points: int | None) -> list[Column]:
-        try:
-            if points is not None:
-                return first_points(columns, points)
-            check_lengths(columns)
-        except RaggedArrayError as error:
-            if self.on_ragged == "error":
-                raise
-            if self.on_ragged == "warn":
-                logger.warning("%s keeps as many points as all arrays have: %s", self.name, error)
-            return truncated(columns)
-        return columns
-
-    def _declared_lengths(self) -> dict[str, int]:
-        return {self._key(attr): self.array_length or line.size for attr, line in self._columns.items()}
-
     # Names and options
-
-    @classmethod
-    def _column_names(cls) -> list[str]:
-        return [attr for attr in cls.component_names if issubclass(getattr(cls, attr).cls, Waveform)]
 
     @property
     def _stream(self) -> str:
@@ -955,11 +782,8 @@ class BusyFlyer(Device):
         signals = {attr: getattr(self, attr) for attr in self.read_attrs if attr.split(".")[0] not in self._columns}
         return [attr for attr, signal in signals.items() if isinstance(signal, Signal) and signal is not state]
 
-    def _key(self, attr: str) -> str:
-        return f"{self.name}_{attr}"
-
     def _channels(self) -> list[ArrayLine | BusyLine]:
-        return [*self._columns.values(), self._channel]
+        return [*self._arrays.lines.values(), self._channel]
 
     def _refuse_unusable(self) -> None:
         problems = [channel.problem for channel in self._channels() if channel.problem is not None]
@@ -967,7 +791,7 @@ class BusyFlyer(Device):
             raise FlightRefused(f"{self.name}: {'; '.join(problems)}")
 
     def _check_options(self) -> FlightOptions:
-        columns = self._column_names()
+        columns = column_names(type(self))
         if self.time_array is not None and self.time_array not in columns:
             raise ValueError(
                 f"time_array={self.time_array!r}: must be None or the name of a Waveform component "
@@ -976,21 +800,11 @@ class BusyFlyer(Device):
         require_one_of("kickoff_finishes_on", self.kickoff_finishes_on, "done", "busy")
         require_one_of("on_pause", self.on_pause, "continue", "abort")
         require_one_of("events", self.events, "direct", "ophyd")
-        require_one_of("time_origin", self.time_origin, "absolute", "relative")
-        require_one_of("on_stale", self.on_stale, "error", "warn")
-        require_one_of("on_ragged", self.on_ragged, "error", "warn", "truncate")
-        require_one_of("layout", self.layout, "rows", "array")
         require_one_of("describe", self.describe_as, "nested", "flat")
-        require_seconds("fresh_timeout", self.fresh_timeout)
         counter = None if self.points is None else getattr(getattr(type(self), self.points, None), "cls", object)
         if counter is not None and not issubclass(counter, Signal):
             raise ValueError(f"points={self.points!r}: must be None or the name of a component that is a signal")
-        for option in ("page_size", "array_length"):
-            value = getattr(self, option)
-            if value is None and option == "array_length":
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{option}={value!r}: must be a whole number of points, 1 or more")
+        self._collect_options()
         return FlightOptions(
             when_busy=self.when_busy,
             reset_settle=self.reset_settle,
@@ -998,6 +812,19 @@ class BusyFlyer(Device):
             flight_timeout=self.flight_timeout,
             on_timeout=self.on_timeout,
             reconnect_timeout=self.reconnect_timeout,
+        )
+
+    def _collect_options(self) -> CollectOptions:
+        return CollectOptions(
+            time_array=self.time_array,
+            time_origin=self.time_origin,
+            points=self.points,
+            fresh_timeout=self.fresh_timeout,
+            on_stale=self.on_stale,
+            on_ragged=self.on_ragged,
+            layout=self.layout,
+            array_length=self.array_length,
+            page_size=self.page_size,
         )
 
 
@@ -1018,127 +845,6 @@ class _News:
 
     def unusable(self, problem: str) -> None:
         self._flyer._witness(None, lambda flight, now: flight.refuse(now, problem))
-
-
-_BUSY_AFTER = "the busy record, after the arrays"  # no component has such a name
-
-
-class _NotYetFresh(Exception):
-    """An array is older than the flight, and may still be on its way."""
-
-
-class Harvest(NamedTuple):
-    """What one flight brought."""
-
-    columns: list[Column]
-    scalars: list[Scalar]
-
-    @property
-    def points(self) -> int:
-        """How many points there are; one, where there are values and no array."""
-        return max((len(column.values) for column in self.columns), default=min(len(self.scalars), 1))
-
-
-class _Sortie:
-    """One flight and what became of it: statuses that wait, arrays, or why there are none."""
-
-    def __init__(self, flight: Flight, kickoff: FlightStatus, *, kickoff_ends_on_busy: bool) -> None:
-        self.flight = flight
-        self.kickoff = kickoff
-        self.kickoff_ends_on_busy = kickoff_ends_on_busy
-        self.run: str | None = None
-        self.began = False
-        self.published: set[str] = set()
-        self.was_collected_in_flight = False
-        self.completed = False
-        self.failure_told = False  # by a status
-        self.taken = False  # the arrays, by a collect
-        self.answers: dict[str, ArrayReading | ScalarReading | Reading | str | None] = {}
-        self.awaited: set[str] = set()
-        self.fresh_until = 0.0
-        self.interval = FRESH_INTERVAL
-        self.alarm: Alarm | None = None
-        self._kickoff_ended = False
-        self._waiting: list[FlightStatus] = []
-        self._lock = threading.Lock()
-        self._landed = threading.Event()
-        self._outcome: Harvest | Exception | None = None
-
-    def end_kickoff(self, error: FlightError | None = None) -> None:
-        """Settle the status of kickoff, if it is not yet: Busy and the verdict may come in different threads."""
-        with self._lock:
-            if self._kickoff_ended:
-                return
-            self._kickoff_ended = True
-        if error is None:
-            self.kickoff.set_finished()
-        else:
-            self.kickoff.set_exception(error)
-
-    @property
-    def somebody_waits(self) -> bool:
-        """Whether there is a status to be settled."""
-        with self._lock:
-            return bool(self._waiting) or not self._kickoff_ended
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether there is nothing to be collected of a flight without arrays, which was completed."""
-        return self.completed and self._outcome == Harvest([], [])
-
-    @property
-    def kept(self) -> bool:
-        """Whether there are arrays that nobody has collected, or on their way."""
-        if self.taken or not self.flight.finished or isinstance(self._outcome, Exception):
-            return False
-        return self._outcome is None or self._outcome.points > 0
-
-    def notify(self, status: FlightStatus) -> None:
-        """Settle this status when the outcome is known."""
-        with self._lock:
-            if not self._landed.is_set():
-                self._waiting.append(status)
-                return
-        self._tell(status)
-
-    def land(self, outcome: Harvest | Exception) -> None:
-        """The outcome is known."""
-        with self._lock:
-            self._outcome = outcome
-            self._landed.set()
-            waiting, self._waiting = self._waiting, []
-        for status in waiting:
-            self._tell(status)
-
-    def take(self, timeout: float) -> Harvest | None:
-        """The arrays, to whom asks first; None to others. Waits for those under way."""
-        harvest = self._arrays(timeout)
-        with self._lock:
-            if self.taken:
-                return None
-            self.taken = True
-        return harvest
-
-    def offer_again(self, timeout: float) -> None:
-        """Let them be taken once more; raises where there are none."""
-        self._arrays(timeout)
-        self.taken = False
-
-    def _arrays(self, timeout: float) -> Harvest:
-        if not self._landed.wait(timeout):
-            raise CollectError(
-                f"{self.flight.pv}: the flight is done, but its arrays did not come within {timeout:g} s"
-            )
-        if isinstance(self._outcome, Exception):
-            raise self._outcome
-        assert self._outcome is not None
-        return self._outcome
-
-    def _tell(self, status: FlightStatus) -> None:
-        if isinstance(self._outcome, Exception):
-            status.set_exception(self._outcome)
-        else:
-            status.set_finished()
 
 
 def _attribute(option: str) -> str:
@@ -1182,8 +888,8 @@ def make_flyer(
     >>> make_flyer("ifly", busy="prj:mybusy", arrays={"x": "prj:x_array", "y": "prj:y_array"})
     """
     signals = signals or {}
-    components: dict[str, Any] = {attr: None for attr in BusyFlyer._column_names() if attr not in arrays}
-    taken = {*dir(BusyFlyer), *DEVICE_RESERVED_ATTRS, *OPTIONS, "log", "time"} - set(BusyFlyer._column_names())
+    components: dict[str, Any] = {attr: None for attr in column_names(BusyFlyer) if attr not in arrays}
+    taken = {*dir(BusyFlyer), *DEVICE_RESERVED_ATTRS, *OPTIONS, "log", "time"} - set(column_names(BusyFlyer))
     for attr in (*arrays, *signals):
         if not attr.isidentifier() or attr in taken or (attr in arrays and attr in signals):
             raise ValueError(f"{attr!r} cannot name a column of {name}: a word is needed that no ophyd Device uses")
@@ -1194,32 +900,3 @@ def make_flyer(
     for attr, pv in signals.items():
         components[attr] = Component(EpicsSignalRO, pv, kind="normal")
     return cast(BusyFlyer, type("MadeFlyer", (BusyFlyer,), components)("", name=name, time_array=time_array, **options))
-
-
-def _text(pv: str, characters: np.ndarray) -> str:
-    if characters.dtype != np.uint8:
-        raise CollectError(f"{pv} is no text: it holds {characters.dtype}, and characters (FTVL CHAR) are needed")
-    return characters.tobytes().split(b"\0")[0].decode("utf-8", "replace")
-
-
-def _plain(value: Any) -> Any:
-    """As Python has it, which every document writer can take."""
-    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
-
-
-def _count(pv: str, value: Any) -> int:
-    try:
-        count = int(value)
-    except (TypeError, ValueError):
-        count = -1
-    if count < 0 or count != value:
-        raise CollectError(f"{pv} counts no points: it says {value!r}")
-    return count
-
-
-def state_of(busy: Device) -> Any:
-    """The signal of a busy record: a BusyRecord's `state`, or the signal itself."""
-    state = getattr(busy, "state", busy)
-    if not isinstance(state, Signal):
-        raise TypeError(f"{busy.name} is a {type(busy).__name__} without `state`: a BusyRecord or a signal is needed")
-    return state

@@ -12,9 +12,9 @@ from typing import Any
 from ophyd import EpicsSignal
 from ophyd.signal import EpicsSignalBase
 
-from .channel import ArrayLine, BusyLine, Reader, host_of, put_anew, put_status
+from .channel import ArrayLine, BusyLine, Reader, host_of, put_anew, put_status, state_of
 from .flight import BUSY, DONE, Flight, FlightOptions, FlightRefused, Reading, State, require_seconds
-from .flyer import BusyFlyer, state_of
+from .flyer import BusyFlyer
 
 __all__ = ["PollingFlyer"]
 
@@ -56,14 +56,17 @@ class PollingFlyer(BusyFlyer):
         self._setpoint = state
         self._read_wanted_by: Flight | None = None
 
-    def _read_after(self, answer: Callable[[Reading | None], None]) -> None:
+    def read_after(self, answer: Callable[[Reading | None], None]) -> None:
+        """Read the busy record, in the thread that polls."""
         answer(self._ask())
 
-    def _busy_host(self) -> str | None:
+    @property
+    def busy_host(self) -> str | None:
+        """Who serves the busy record, where that is known."""
         return host_of(self._state)
 
     def _channels(self) -> list[ArrayLine | BusyLine]:
-        return list(self._columns.values())
+        return list(self._arrays.lines.values())
 
     def _check_options(self) -> FlightOptions:
         require_seconds("poll_sleep_interval_s", self.poll_sleep_interval_s)
