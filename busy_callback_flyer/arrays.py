@@ -121,7 +121,7 @@ class Arrays:
         for attr in column_names(type(flyer)):
             waveform = getattr(flyer, attr)
             if worker is None:
-                self.lines[attr] = ArrayChannel(waveform.wave.pvname)
+                self.lines[attr] = ArrayChannel(waveform.wave.pvname, text=waveform.string)
             else:
                 self.lines[attr] = ArraySignal(waveform.wave, worker, getattr(waveform, "number_read", None))
         self._worker = worker or Worker(f"{flyer.name} values")
@@ -210,7 +210,13 @@ class Arrays:
             columns.append(column)
             if waveform.string:
                 texts.append(Scalar(column.key, _text(column), column.stamp))
-        self._check_age(columns, cast("Reading | None", answers[_BUSY_AFTER]), flight, options, patient=patient)
+        self._check_age(
+            [*columns, *self._counter(answers, options)],
+            cast("Reading | None", answers[_BUSY_AFTER]),
+            flight,
+            options,
+            patient=patient,
+        )
         text_keys = {text.key for text in texts}
         columns = [column for column in columns if column.key not in text_keys]
         columns = self._of_one_length(columns, self._count(answers, options), options)
@@ -262,6 +268,12 @@ class Arrays:
                 raise
             logger.warning("%s: %s", self._flyer.name, error)
 
+    def _counter(self, answers: dict[str, _Answer], options: CollectOptions) -> Iterator[Column]:
+        """What counts the points, to be judged like an array; but it may be older than the flight."""
+        if options.points is not None:
+            pv = self.value(options.points).pv
+            yield Column(options.points, pv, np.empty(0), _had(answers, options.points, pv).stamp, ageless=True)
+
     def _count(self, answers: dict[str, _Answer], options: CollectOptions) -> int | None:
         if options.points is None:
             return None
@@ -310,6 +322,7 @@ class _Fetch:
         self._interval = FRESH_INTERVAL
         self._lock = threading.Lock()
         self._awaited: set[str] = set()
+        self._ahead_of_busy: set[str] = set()
         self._answers: dict[str, _Answer] = {}
 
     def ask(self) -> None:
@@ -318,18 +331,30 @@ class _Fetch:
         counter = [] if self._options.points is None else [self._options.points]
         lines = {**arrays.lines, **{attr: arrays.value(attr) for attr in (*arrays.value_names(), *counter)}}
         self._answers, self._awaited = {}, {*lines, _BUSY_AFTER}
+        self._ahead_of_busy = lines.keys() - arrays.lines.keys()  # values come in another thread, arrays in order
         for attr, line in lines.items():
             line.fetch(partial(self._answered, attr))
-        if arrays.lines:
-            arrays.read_busy(partial(self._answered, _BUSY_AFTER))
+        if not self._ahead_of_busy:
+            self._ask_busy()
+
+    def _ask_busy(self) -> None:
+        if self._arrays.lines:
+            self._arrays.read_busy(partial(self._answered, _BUSY_AFTER))
         else:
             self._answered(_BUSY_AFTER, None)
 
     def _answered(self, attr: str, answer: _Answer) -> None:
         with self._lock:
             self._answers[attr] = answer
-            if self._answers.keys() < self._awaited:
-                return
+            last_value = self._ahead_of_busy == {attr}
+            self._ahead_of_busy -= {attr}
+            complete = self._answers.keys() == self._awaited
+        if last_value:
+            self._ask_busy()
+        if complete:
+            self._gather()
+
+    def _gather(self) -> None:
         self._flight.timeline.mark("arrays", time.monotonic())
         patient = time.monotonic() < self._until
         try:

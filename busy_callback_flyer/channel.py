@@ -426,6 +426,12 @@ def _reading(event: libca.TimeEnum) -> Reading:
 class ArrayChannel(_Channel):
     """A flyer's line to an array; asked, not monitored.
 
+    Parameters
+    ----------
+    pv : str
+    text : bool
+        Whether characters are needed, and not numbers.
+
     Attributes
     ----------
     dtype : numpy.dtype or None
@@ -439,7 +445,9 @@ class ArrayChannel(_Channel):
         Why the PV that connected can be no column of numbers.
     """
 
-    def __init__(self, pv: str) -> None:
+    def __init__(self, pv: str, *, text: bool = False) -> None:
+        self._needed = "characters (FTVL CHAR)" if text else "numbers"
+        self._types = [dbr.CHAR] if text else list(_DTYPES)
         self.dtype: np.dtype[Any] | None = None
         self.size = 0
         self.description: dict[str, Any] = {"source": f"PV:{pv}"}
@@ -472,8 +480,8 @@ class ArrayChannel(_Channel):
         self._type = lib.ca_field_type(self._chid)
         self.size = lib.ca_element_count(self._chid)
         self.dtype = _DTYPES.get(self._type)
-        if self.dtype is None:
-            self.problem = f"{self.pv} holds {dbr.Name(self._type)}, and numbers are needed"
+        if self._type not in self._types:
+            self.problem = f"{self.pv} holds {dbr.Name(self._type)}, and {self._needed} are needed"
             self._ready.set()
         else:
             self._get(self._type + dbr.CTRL_STRING, 1, self._describe, lambda status: None)

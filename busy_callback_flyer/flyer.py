@@ -128,7 +128,8 @@ class BusyFlyer(Device):
         Whether those are seconds of the POSIX epoch, or since the flight's start.
     points : str or None
         Name of a component, a signal whose value after the flight is the number of points, where
-        NORD does not tell: the arrays' first points are the flight's.
+        NORD does not tell: the arrays' first points are the flight's. Other values that are read
+        once a flight are taken as they are, whenever they were written.
     fresh_timeout : float
         Seconds after Done that the arrays may need to be as new as the flight.
     on_stale : {"error", "warn"}
@@ -388,7 +389,7 @@ class BusyFlyer(Device):
             self._collected_in_flight(sortie, paused)
         if not sortie.flight.finished:
             return
-        harvest = sortie.take(COLLECT_TIMEOUT)
+        harvest = sortie.take(COLLECT_TIMEOUT + sortie.collecting.fresh_timeout)
         if harvest is not None and harvest.points:
             timeline = sortie.flight.timeline
             yield from self._arrays.pages(harvest, timeline, self._collect_options())
@@ -477,7 +478,7 @@ class BusyFlyer(Device):
             raise RuntimeError(f"{self.name} has no arrays to offer yet: its flight is in progress")
         if sortie.flight.error is not None:
             raise RuntimeError(f"{self.name} has no arrays to offer: its flight failed") from sortie.flight.error
-        sortie.offer_again(COLLECT_TIMEOUT)
+        sortie.offer_again(COLLECT_TIMEOUT + sortie.collecting.fresh_timeout)
 
     @property
     def hints(self) -> dict[str, Any]:

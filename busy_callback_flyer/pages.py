@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from event_model import DataKey, PartialEventPage
 
-from .flight import BUSY, Reading
+from .flight import BUSY, DONE, Reading
 
 __all__ = ["CollectError", "RaggedArrayError", "StaleArrayError"]
 
@@ -45,6 +45,8 @@ class Column:
         The IOC's time stamp, seconds of the POSIX epoch.
     judged : bool
         Whether the stamp must be one of the flight's.
+    ageless : bool
+        Whether it may be older than the flight all the same, as what counts its points.
     """
 
     key: str
@@ -52,6 +54,7 @@ class Column:
     values: np.ndarray
     stamp: float
     judged: bool = True
+    ageless: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ def check_fresh(columns: Sequence[Column], since: float | None) -> None:
     """
     if since is None:
         return
-    stale = [column for column in columns if column.judged and column.stamp < since]
+    stale = [column for column in columns if column.judged and not column.ageless and column.stamp < since]
     if stale:
         raise StaleArrayError(
             f"not written in this flight, which began at stamp {since:.6f}: {_stamped(stale)}. Does the controller "
@@ -126,19 +129,15 @@ def check_not_overtaken(columns: Sequence[Column], done: float, after: Reading |
             "the busy record could not be read after the arrays, so another flight may have written them: "
             f"{_stamped(judged)}"
         )
-    if after.value != BUSY and after.stamp == done:
+    if after.value == DONE and after.stamp == done:
         return
-    # What is older than the next Busy is ours; where that is over already, what is no newer than our Done.
-    overtaken = [
-        column
-        for column in judged
-        if column.stamp > done and (after.value != BUSY or column.stamp >= after.stamp or after.stamp <= done)
-    ]
+    # What is no newer than our Done is ours in any case. Of what is newer nothing tells.
+    overtaken = [column for column in judged if column.stamp > done]
     if overtaken:
         raise StaleArrayError(
             f"overtaken by another flight: this one ended at stamp {done:.6f}, and the record has since become "
             f"{'Busy' if after.value == BUSY else 'Busy and Done'} (stamp {after.stamp:.6f}): {_stamped(overtaken)}. "
-            "Does another client use the busy record?"
+            "Does another client use the busy record, or does the controller write its arrays long after Done?"
         )
 
 

@@ -21,8 +21,9 @@ class BusyRecord(Device):
     """A synApps busy record: 1 while the controller works, written back to 0 when it is done."""
 
     state = Component(EpicsSignal, "", string=True, kind="normal")
-    output_link = Component(EpicsSignal, ".OUT", kind="config")
-    forward_link = Component(EpicsSignal, ".FLNK", kind="config")
+    # Monitored, so that no run has to wait for what hardly ever changes.
+    output_link = Component(EpicsSignal, ".OUT", kind="config", auto_monitor=True)
+    forward_link = Component(EpicsSignal, ".FLNK", kind="config", auto_monitor=True)
 
 
 class Waveform(Device):
@@ -43,7 +44,7 @@ class Waveform(Device):
     """
 
     wave = Component(EpicsSignalRO, "", kind="normal")
-    number_elements = Component(EpicsSignalRO, ".NELM", kind="config")
+    number_elements = Component(EpicsSignalRO, ".NELM", kind="config", auto_monitor=True)
     number_read = Component(EpicsSignalRO, ".NORD", kind="omitted")
 
     def __init__(

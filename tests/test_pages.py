@@ -113,7 +113,7 @@ LEFT_ALONE = Reading(DONE, DONE_AT)
         (1009.0, LEFT_ALONE, True),
         (1010.5, LEFT_ALONE, True),  # written after Done
         (1009.0, Reading(BUSY, 1011.0), True),
-        (1010.5, Reading(BUSY, 1011.0), True),  # after our Done, before the next Busy
+        (1010.5, Reading(BUSY, 1011.0), False),  # ours, or of a flight between the two?
         (1011.0, Reading(BUSY, 1011.0), False),
         (1012.0, Reading(BUSY, 1011.0), False),
         (1009.0, Reading(DONE, 1013.0), True),
