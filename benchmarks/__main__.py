@@ -20,6 +20,9 @@ def main() -> int:
     smoke.add_argument("--flights", type=int, default=500, help="of each way (%(default)s)")
     kickoff = scenarios.add_parser("kickoff", help="what kickoff() costs beside a bare put, also with a frozen IOC")
     kickoff.add_argument("--kickoffs", type=int, default=500, help="of each kind (%(default)s)")
+    collect = scenarios.add_parser("collect", help="what collect costs, and how that grows with the number of points")
+    collect.add_argument("--quick", action="store_true", help="fewer points and repeats")
+    collect.add_argument("--plot", metavar="FILE.png", help="save time against points")
     arguments = parser.parse_args()
 
     # Each is imported after its IOC runs: importing ophyd starts Channel Access.
@@ -33,6 +36,11 @@ def main() -> int:
         from . import smoke as compare
 
         return compare.run(arguments.flights)
+    if arguments.scenario == "collect":
+        start_ioc(nelm=1_000_000, prefix="prj:")  # the tutorial's flyer has that built in
+        from . import collect as collecting
+
+        return collecting.run(quick=arguments.quick, plot=arguments.plot)
     ioc = start_ioc()
     from . import kickoff as cost
 

@@ -15,9 +15,9 @@ BUSY = f"{PREFIX}mybusy"
 DURATION = f"{PREFIX}duration"
 
 
-def start_ioc() -> EmbeddedIOC:
+def start_ioc(nelm: int = 256, prefix: str = PREFIX) -> EmbeddedIOC:
     """Start it, and point Channel Access at it; to be called before ophyd is imported."""
-    ioc = EmbeddedIOC(PREFIX)
+    ioc = EmbeddedIOC(prefix, nelm=nelm)
     ioc.start()
     atexit.register(ioc.stop)  # before Channel Access registers its own, so it goes down after it
     for name in [name for name in os.environ if name.startswith("EPICS_")]:

@@ -59,3 +59,13 @@ def test_kickoff() -> None:
     ):
         assert f"{row} " in done.stdout
     assert done.stdout.count("at most 3") == 4
+
+
+def test_collect(tmp_path: Path) -> None:
+    plot = tmp_path / "collect.png"
+    done = benchmark("collect", "--quick", "--plot", str(plot))
+    assert done.returncode in (0, 1), done.stderr
+    for limit in ("256 points", "10000 points", "tutorial / BusyFlyer", "BusyFlyer's memory"):
+        assert any(line.startswith(("ok ", "MISS")) and limit in line for line in done.stdout.splitlines()), done.stdout
+    assert "BusyFlyer asks the IOC 4 times in flight, 0 times in collect" in done.stdout
+    assert plot.stat().st_size > 0
