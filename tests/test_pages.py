@@ -92,6 +92,14 @@ def test_an_array_that_is_not_judged_may_be_old() -> None:
     check_fresh([TIMES, replace(X, stamp=1.0, judged=False)], T0)
 
 
+def test_what_counts_the_points_may_be_old_but_not_another_flights() -> None:
+    counter = Column("f_n", "p:n", np.empty(0), 1.0, ageless=True)
+    check_fresh([TIMES, counter], T0)
+    check_not_overtaken([TIMES, counter], DONE_AT, Reading(BUSY, 1011.0))
+    with pytest.raises(StaleArrayError, match="p:n"):
+        check_not_overtaken([TIMES, replace(counter, stamp=1012.0)], DONE_AT, Reading(BUSY, 1011.0))
+
+
 def test_array_as_old_as_busy_is_fresh() -> None:
     check_fresh([TIMES, X], 1009.0)
     check_fresh([TIMES, X], None)
