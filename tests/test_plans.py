@@ -284,24 +284,29 @@ def test_one_record_is_not_flown_twice_at_once(
 # Given up
 
 
-def test_pause_between_two_collects_repeats_no_flight(scene: Scene, second: HandFlyer) -> None:
-    """There is a checkpoint; else the RunEngine would replay both kickoffs, and one flight is collected."""
+def pausing_behind_a_collect(plan: Any) -> Any:
+    """The plan, with a pause right behind its first collect."""
     paused = False
 
-    def pause_after_a_collect(msg: Msg) -> tuple[Any, Any]:
+    def insert(msg: Msg) -> tuple[Any, Any]:
         nonlocal paused
         if paused or msg.command != "collect":
             return None, None
         paused = True
         return single_gen(msg), single_gen(Msg("pause"))
 
+    return bpp.plan_mutator(plan, insert)
+
+
+def test_pause_between_two_collects_repeats_no_flight(scene: Scene, second: HandFlyer) -> None:
+    """The RunEngine would replay both kickoffs, and one flight is collected."""
+
     def land_both() -> None:
         until(lambda: "busy" in second.timeline)
         scene.land()
         scene.land(record="second")
 
-    plan = bpp.plan_mutator(fly([scene.flyer, second]), pause_after_a_collect)
-    scene.play(plan, land_both, scene.run_engine.resume)
+    scene.play(pausing_behind_a_collect(fly([scene.flyer, second])), land_both, scene.run_engine.resume)
     assert isinstance(scene.paused, RunEngineInterrupted)
     assert scene.ending is None
     assert scene.rows == positions(scene.documents, "jfly") == [1, 2, 3]
@@ -435,23 +440,13 @@ def test_what_goes_wrong_with_another_keeps_nobody_from_landing(scene: Scene) ->
 
 
 def test_pause_in_the_clean_up_replays_no_kickoff(scene: Scene, second: HandFlyer) -> None:
-    paused = False
-
-    def pause_after_a_collect(msg: Msg) -> tuple[Any, Any]:
-        nonlocal paused
-        if paused or msg.command != "collect":
-            return None, None
-        paused = True
-        return single_gen(msg), single_gen(Msg("pause"))
-
     def land_one_and_fail() -> None:
         until(lambda: "busy" in second.timeline)
         scene.land()
         until(lambda: not scene.flyer.flying)
         second.stop()
 
-    plan = bpp.plan_mutator(fly([scene.flyer, second]), pause_after_a_collect)
-    scene.play(plan, land_one_and_fail, scene.run_engine.resume)
+    scene.play(pausing_behind_a_collect(fly([scene.flyer, second])), land_one_and_fail, scene.run_engine.resume)
     assert isinstance(scene.paused, RunEngineInterrupted)
     assert isinstance(scene.ending, FailedStatus)
     assert scene.rows == [1, 2, 3]
