@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FRESH_INTERVAL = 0.01
-"""Seconds before arrays that are too old are asked for again, at first; then twice as many each time."""
+FRESH_INTERVAL, LONGEST_INTERVAL = 0.01, 0.5
+"""Seconds before arrays that are too old are asked for again, at first and at most; twice as many each time."""
 
 STOP_TIMEOUT = 2.0
 """Seconds that a value which is being read may need, where its line is closed."""
@@ -127,11 +127,13 @@ class Arrays:
         self._worker = worker or Worker(f"{flyer.name} values")
         self._values: dict[str, ScalarSignal] = {}
 
-    def close(self) -> None:
-        """Release the lines."""
-        for line in self.lines.values():
-            line.close()
+    def stop(self) -> None:
+        """Read no more values."""
         self._worker.stop(STOP_TIMEOUT)
+
+    def do(self, task: Callable[[], None]) -> bool:
+        """Do what may wait where the values are read; whether it will be done."""
+        return self._worker.do(task)
 
     # What there is
 
@@ -144,6 +146,11 @@ class Arrays:
         flyer, state = self._flyer, state_of(self._flyer.busy)
         signals = {attr: getattr(flyer, attr) for attr in flyer.read_attrs if attr.split(".")[0] not in self.lines}
         return [attr for attr, signal in signals.items() if isinstance(signal, Signal) and signal is not state]
+
+    def values(self, options: CollectOptions) -> dict[str, ScalarSignal]:
+        """The lines to the values, and to what counts the points. A lazy component connects here, and may wait."""
+        counter = [] if options.points is None else [options.points]
+        return {attr: self.value(attr) for attr in (*self.value_names(), *counter)}
 
     def value(self, attr: str) -> ScalarSignal:
         """The line to a value."""
@@ -160,18 +167,17 @@ class Arrays:
             A PV is not connected, or holds no numbers.
         """
         keys: dict[str, DataKey] = {}
-        lengths = self._declared_lengths(options)
         for attr, line in self.lines.items():
-            key, waveform = self.key(attr), getattr(self._flyer, attr)
-            if line.problem is not None or line.dtype is None:
+            key, waveform, dtype = self.key(attr), getattr(self._flyer, attr), line.dtype
+            if line.problem is not None or dtype is None:
                 raise FlightRefused(line.problem or f"{line.pv} is not connected")
-            description, dtype = line.description, line.dtype
+            description = line.description
             if waveform.string:
                 keys[key] = text_key(description["source"])
                 continue
             if attr == options.time_array:  # they become seconds since the start
                 description, dtype = {**description, "units": "s"}, np.dtype(np.float64)
-            length = lengths[key] if options.layout == "array" else None
+            length = (options.array_length or line.size) if options.layout == "array" else None
             keys[key] = data_key(description, dtype, units=waveform.units, length=length)
             if length is not None:
                 keys[f"{key}_nord"] = nord_key(description["source"])
@@ -181,16 +187,22 @@ class Arrays:
 
     # What a flight brought
 
-    def fetch(self, flight: Flight, options: CollectOptions, land: Land) -> None:
-        """Ask for all that a finished flight brought, without waiting for it."""
-        _Fetch(self, flight, options, land).ask()
+    def fetch(self, flight: Flight, options: CollectOptions, values: Mapping[str, ScalarSignal], land: Land) -> None:
+        """Ask for all that a finished flight brought, without waiting for it; `land` is called once."""
+        _Fetch(self, flight, options, values, land).ask()
 
     def read_busy(self, answer: Callable[[Reading | None], None]) -> None:
         """Ask the busy record."""
         self._flyer.read_after(answer)
 
     def harvest(
-        self, answers: dict[str, _Answer], flight: Flight, options: CollectOptions, *, patient: bool
+        self,
+        answers: Mapping[str, _Answer],
+        flight: Flight,
+        options: CollectOptions,
+        values: Mapping[str, ScalarSignal],
+        *,
+        patient: bool,
     ) -> Harvest:
         """Make of the answers what the flight brought.
 
@@ -211,7 +223,7 @@ class Arrays:
             if waveform.string:
                 texts.append(Scalar(column.key, _text(column), column.stamp))
         self._check_age(
-            [*columns, *self._counter(answers, options)],
+            [*columns, *_counter(answers, options, values)],
             cast("Reading | None", answers[_BUSY_AFTER]),
             flight,
             options,
@@ -219,10 +231,15 @@ class Arrays:
         )
         text_keys = {text.key for text in texts}
         columns = [column for column in columns if column.key not in text_keys]
-        columns = self._of_one_length(columns, self._count(answers, options), options)
+        columns = self._of_one_length(columns, _count(answers, options, values), options)
         if options.layout == "array":
             check_declared(columns, self._declared_lengths(options))
-        return Harvest(columns, [*texts, *self._values_of(answers)])
+        scalars = []
+        for attr, value in values.items():
+            signal, answer = getattr(self._flyer, attr), _had(answers, attr, value.pv)
+            if attr != options.points or attr in self.value_names():
+                scalars.append(Scalar(signal.name, _plain(answer.value), answer.stamp))
+        return Harvest(columns, [*texts, *scalars])
 
     def pages(self, harvest: Harvest, timeline: Timeline, options: CollectOptions) -> Iterator[PartialEventPage]:
         """Format it as event pages."""
@@ -238,17 +255,18 @@ class Arrays:
         else:
             yield from event_pages(columns, time_key, times, t0=t0, page_size=options.page_size, scalars=scalars)
 
-    def _values_of(self, answers: dict[str, _Answer]) -> Iterator[Scalar]:
-        for attr in self.value_names():
-            answer = _had(answers, attr, self.value(attr).pv)
-            yield Scalar(getattr(self._flyer, attr).name, _plain(answer.value), answer.stamp)
+    def elsewhere(self, line: ArrayLine) -> bool:
+        """Whether another IOC serves it than the busy record: another clock, and another circuit."""
+        host, own = line.host, self._flyer.busy_host
+        return host is not None and own is not None and host != own
 
     def _judged(self, waveform: Waveform, line: ArrayLine) -> bool:
         """Whether its stamps are to be compared with the busy record's: not with another clock's, unless asked."""
-        if waveform.fresh is not None:
-            return waveform.fresh
-        host, own = line.host, self._flyer.busy_host
-        return host is None or own is None or host == own
+        return not self.elsewhere(line) if waveform.fresh is None else bool(waveform.fresh)
+
+    def judged_elsewhere(self) -> set[str]:
+        """Names of the columns that are judged though another IOC serves them."""
+        return {attr for attr, line in self.lines.items() if getattr(self._flyer, attr).fresh and self.elsewhere(line)}
 
     def _check_age(
         self, columns: list[Column], after: Reading | None, flight: Flight, options: CollectOptions, *, patient: bool
@@ -267,25 +285,6 @@ class Arrays:
             if options.on_stale == "error":
                 raise
             logger.warning("%s: %s", self._flyer.name, error)
-
-    def _counter(self, answers: dict[str, _Answer], options: CollectOptions) -> Iterator[Column]:
-        """What counts the points, to be judged like an array; but it may be older than the flight."""
-        if options.points is not None:
-            pv = self.value(options.points).pv
-            yield Column(options.points, pv, np.empty(0), _had(answers, options.points, pv).stamp, ageless=True)
-
-    def _count(self, answers: dict[str, _Answer], options: CollectOptions) -> int | None:
-        if options.points is None:
-            return None
-        pv = self.value(options.points).pv
-        value = _had(answers, options.points, pv).value
-        try:
-            count = int(value)
-        except (TypeError, ValueError, OverflowError):
-            count = -1
-        if count < 0 or count != value:
-            raise CollectError(f"{pv} counts no points: it says {value!r}")
-        return count
 
     def _of_one_length(self, columns: list[Column], count: int | None, options: CollectOptions) -> list[Column]:
         try:
@@ -311,30 +310,75 @@ class NotYetFresh(Exception):
 
 
 class _Fetch:
-    """The arrays of one flight, on their way."""
+    """The arrays of one flight, on their way: round by round, as long as they may still come."""
 
-    def __init__(self, arrays: Arrays, flight: Flight, options: CollectOptions, land: Land) -> None:
+    def __init__(
+        self,
+        arrays: Arrays,
+        flight: Flight,
+        options: CollectOptions,
+        values: Mapping[str, ScalarSignal],
+        land: Land,
+    ) -> None:
         self._arrays = arrays
         self._flight = flight
         self._options = options
+        self._values = values
         self._land = land
         self._until = time.monotonic() + options.fresh_timeout
         self._interval = FRESH_INTERVAL
+
+    def ask(self) -> None:
+        """For all together, once more."""
+        try:
+            _Round(self._arrays, self._values, self._gather).ask()
+        except Exception as error:  # whatever it is, who waits must hear of it
+            self._fail(error)
+
+    def _gather(self, answers: Mapping[str, _Answer]) -> None:
+        now = time.monotonic()
+        self._flight.timeline.mark("arrays", now)
+        try:
+            harvest = self._arrays.harvest(
+                answers, self._flight, self._options, self._values, patient=now < self._until
+            )
+        except NotYetFresh:
+            Alarm(self.ask).set(min(now + self._interval, self._until))
+            self._interval = min(2 * self._interval, LONGEST_INTERVAL)
+        except CollectError as error:
+            self._land(error)
+        except Exception as error:
+            self._fail(error)
+        else:
+            self._land(harvest)
+
+    def _fail(self, error: Exception) -> None:
+        logger.error("%s: the arrays could not be gathered", self._flight.pv, exc_info=error)
+        self._land(CollectError(f"{self._flight.pv}: the arrays could not be gathered: {error!r}"))
+
+
+class _Round:
+    """One request for each line, and the busy record behind them: was it left alone while they were read?"""
+
+    def __init__(
+        self,
+        arrays: Arrays,
+        values: Mapping[str, ScalarSignal],
+        done: Callable[[Mapping[str, _Answer]], None],
+    ) -> None:
+        self._arrays = arrays
+        self._lines = {**arrays.lines, **values}
+        # Arrays on the busy record's circuit are served before it, in order. Others have to be in by then.
+        self._ahead_of_busy = {*values, *arrays.judged_elsewhere()}
+        self._done = done
         self._lock = threading.Lock()
-        self._awaited: set[str] = set()
-        self._ahead_of_busy: set[str] = set()
         self._answers: dict[str, _Answer] = {}
 
     def ask(self) -> None:
-        """For all together. The busy record comes last: was it left alone while they were read?"""
-        arrays = self._arrays
-        counter = [] if self._options.points is None else [self._options.points]
-        lines = {**arrays.lines, **{attr: arrays.value(attr) for attr in (*arrays.value_names(), *counter)}}
-        self._answers, self._awaited = {}, {*lines, _BUSY_AFTER}
-        self._ahead_of_busy = lines.keys() - arrays.lines.keys()  # values come in another thread, arrays in order
-        for attr, line in lines.items():
+        in_order = not self._ahead_of_busy
+        for attr, line in self._lines.items():
             line.fetch(partial(self._answered, attr))
-        if not self._ahead_of_busy:
+        if in_order:
             self._ask_busy()
 
     def _ask_busy(self) -> None:
@@ -346,30 +390,13 @@ class _Fetch:
     def _answered(self, attr: str, answer: _Answer) -> None:
         with self._lock:
             self._answers[attr] = answer
-            last_value = self._ahead_of_busy == {attr}
-            self._ahead_of_busy -= {attr}
-            complete = self._answers.keys() == self._awaited
-        if last_value:
+            last_ahead = self._ahead_of_busy == {attr}
+            self._ahead_of_busy.discard(attr)
+            complete = len(self._answers) == len(self._lines) + 1
+        if last_ahead:
             self._ask_busy()
         if complete:
-            self._gather()
-
-    def _gather(self) -> None:
-        self._flight.timeline.mark("arrays", time.monotonic())
-        patient = time.monotonic() < self._until
-        try:
-            harvest = self._arrays.harvest(self._answers, self._flight, self._options, patient=patient)
-        except NotYetFresh:
-            self._again = Alarm(self.ask)  # held, as the schedule alone would not
-            self._again.set(time.monotonic() + self._interval)
-            self._interval *= 2
-        except CollectError as error:
-            self._land(error)
-        except Exception as error:  # whatever it is, who waits must hear of it
-            logger.exception("%s: the arrays could not be gathered", self._flight.pv)
-            self._land(CollectError(f"{self._flight.pv}: the arrays could not be gathered: {error!r}"))
-        else:
-            self._land(harvest)
+            self._done(self._answers)
 
 
 def column_names(flyer: type[BusyFlyer]) -> list[str]:
@@ -377,7 +404,30 @@ def column_names(flyer: type[BusyFlyer]) -> list[str]:
     return [attr for attr in flyer.component_names if issubclass(getattr(flyer, attr).cls, Waveform)]
 
 
-def _had(answers: dict[str, _Answer], attr: str, pv: str) -> Any:
+def _counter(
+    answers: Mapping[str, _Answer], options: CollectOptions, values: Mapping[str, ScalarSignal]
+) -> Iterator[Column]:
+    """What counts the points, to be judged like an array; but it may be older than the flight."""
+    if options.points is not None:
+        pv = values[options.points].pv
+        yield Column(options.points, pv, np.empty(0), _had(answers, options.points, pv).stamp, ageless=True)
+
+
+def _count(answers: Mapping[str, _Answer], options: CollectOptions, values: Mapping[str, ScalarSignal]) -> int | None:
+    if options.points is None:
+        return None
+    pv = values[options.points].pv
+    value = _had(answers, options.points, pv).value
+    try:
+        count = int(value)
+    except (TypeError, ValueError, OverflowError):
+        count = -1
+    if count < 0 or count != value:
+        raise CollectError(f"{pv} counts no points: it says {value!r}")
+    return count
+
+
+def _had(answers: Mapping[str, _Answer], attr: str, pv: str) -> Any:
     answer = answers[attr]
     if isinstance(answer, str):
         raise CollectError(f"{pv} could not be read after the flight: {answer}")

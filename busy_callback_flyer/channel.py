@@ -479,7 +479,6 @@ class ArrayChannel(_Channel):
         lib = libca.library()
         self._type = lib.ca_field_type(self._chid)
         self.size = lib.ca_element_count(self._chid)
-        self.dtype = _DTYPES.get(self._type)
         if self._type not in self._types:
             self.problem = f"{self.pv} holds {dbr.Name(self._type)}, and {self._needed} are needed"
             self._ready.set()
@@ -492,12 +491,20 @@ class ArrayChannel(_Channel):
         control = dbr.Map[args.type].from_address(args.dbr)
         self.description = {
             "source": f"PV:{self.pv}",
-            "units": control.units.decode("latin-1"),
+            "units": _decoded(control.units),
             "precision": getattr(control, "precision", None),
             "lower_ctrl_limit": control.lower_ctrl_limit,
             "upper_ctrl_limit": control.upper_ctrl_limit,
         }
+        self.dtype = _DTYPES[self._type]
         self._ready.set()
+
+
+def _decoded(text: bytes) -> str:
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        return text.decode("latin-1")
 
 
 # By signals
@@ -525,20 +532,22 @@ class Worker:
         """Whether this is its thread."""
         return threading.get_ident() == self._thread
 
-    def do(self, task: Callable[[], None]) -> None:
-        """Do it soon, after what was asked for before."""
+    def do(self, task: Callable[[], None]) -> bool:
+        """Do it soon, after what was asked for before; whether it will be: not where the worker was stopped."""
         self._used = True
         try:
             self._pool.submit(self._guarded, task)
         except RuntimeError:  # it was stopped, or the interpreter exits
             logger.debug("a task came too late", exc_info=True)
+            return False
+        return True
 
     def wait(self, timeout: float) -> None:
         """Wait until all is done that was asked for, no longer than `timeout`."""
         if self._used and not self.here:
             done = threading.Event()
-            self.do(done.set)
-            done.wait(timeout)
+            if self.do(done.set):
+                done.wait(timeout)
 
     def stop(self, timeout: float) -> None:
         """Do what was asked for, and no more; wait for it no longer than `timeout`."""
@@ -644,7 +653,8 @@ class BusySignal(_Line):
 
     def read(self, answer: Callable[[Reading | None], None]) -> None:
         """Ask the record itself; `answer` is called with what it says, None where it could not be had."""
-        self._worker.do(lambda: answer(self._ask()))
+        if not self._worker.do(lambda: answer(self._ask())):
+            answer(None)
 
     # In the worker's thread
 
@@ -845,7 +855,8 @@ class ArraySignal:
                 reading = str(error) or repr(error)
             answer(reading)
 
-        self._worker.do(ask)
+        if not self._worker.do(ask):
+            answer("it was closed")
 
     def _ask(self) -> ArrayReading:
         for _ in range(LENGTH_TRIES):
@@ -902,7 +913,8 @@ class ScalarSignal:
                 reading = str(error) or repr(error)
             answer(reading)
 
-        self._worker.do(ask)
+        if not self._worker.do(ask):
+            answer("it was closed")
 
 
 BusyLine = BusyChannel | BusySignal

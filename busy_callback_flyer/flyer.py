@@ -156,8 +156,8 @@ class BusyFlyer(Device):
         of whatever control layer (or a fake device), in a worker thread of the flyer. Where
         the first cannot be had, the flyer takes the second and logs a warning.
 
-    The options are plain attributes too and can be set at any time; the next kickoff uses
-    and checks them.
+    The options are plain attributes too (`describe` is `describe_as`, being a Device's method)
+    and can be set at any time, or by `configure`; the next kickoff uses and checks them.
 
     Attributes
     ----------
@@ -314,10 +314,12 @@ class BusyFlyer(Device):
             self._open_channels()
         self._refuse_unusable()
         flight = Flight(name_of(state_of(self.busy)), options, clock_offset=time.time() - time.monotonic())
+        collecting = self._collect_options()
         sortie = Sortie(
             flight,
             self._new_status(),
-            self._collect_options(),
+            collecting,
+            self._arrays.values(collecting),
             kickoff_ends_on_busy=self.kickoff_finishes_on == "busy",
         )
         with self._lock:
@@ -483,7 +485,7 @@ class BusyFlyer(Device):
     @property
     def hints(self) -> dict[str, Any]:
         """The columns, the one of times excepted."""
-        return {"fields": [self._arrays.key(attr) for attr in self._arrays.lines if attr != self.time_array]}
+        return {"fields": [self._arrays.key(attr) for attr in self._numbers() if attr != self.time_array]}
 
     @property
     def plot_md(self) -> dict[str, Any]:
@@ -491,10 +493,14 @@ class BusyFlyer(Device):
 
         That is the first column; or the time, if one column only is none.
         """
-        columns = [attr for attr in self._arrays.lines if attr != self.time_array]
+        columns = [attr for attr in self._numbers() if attr != self.time_array]
         if len(columns) < 2 and self.time_array in self._arrays.lines:
             columns.insert(0, self.time_array)
         return {"hints": {"dimensions": [([self._arrays.key(attr)], self._stream) for attr in columns[:1]]}}
+
+    def _numbers(self) -> list[str]:
+        """Names of the columns that are no text."""
+        return [attr for attr in self._arrays.lines if not getattr(self, attr).string]
 
     def read_configuration(self) -> dict[str, Any]:
         """The components' own, the arrays' PVs, and the options that are set."""
@@ -529,13 +535,16 @@ class BusyFlyer(Device):
         ValueError
             An option that no flight can be flown with; none is changed then.
         """
+        unknown = d.keys() - {*OPTIONS, *self.configuration_attrs}
+        if unknown:
+            raise ValueError(f"{self.name} has nothing to configure that is named {', '.join(sorted(unknown))}")
         options = {name: value for name, value in d.items() if name in OPTIONS}
         before = {name: getattr(self, _attribute(name)) for name in options}
         old = self.read_configuration()
         try:
             self._set_options(options)
             self._check_options()
-        except ValueError:
+        except Exception:
             self._set_options(before)
             raise
         super().configure({name: value for name, value in d.items() if name not in OPTIONS})
@@ -615,7 +624,7 @@ class BusyFlyer(Device):
     def _close_channels(self) -> None:
         for channel in self._channels():
             channel.close()
-        self._arrays.close()
+        self._arrays.stop()
 
     # The flight's orders, carried out; PollingFlyer has its own way of each
 
@@ -718,7 +727,7 @@ class BusyFlyer(Device):
             return
         sortie.flight.timeline.mark("finished", time.monotonic())
         sortie.end_kickoff()
-        self._arrays.fetch(sortie.flight, sortie.collecting, sortie.land)
+        self._arrays.fetch(sortie.flight, sortie.collecting, sortie.values, sortie.land)
         self._publish(sortie, self.SUB_FLIGHT_BUSY)  # a flight may be too short to be seen
         self._publish(sortie, self.SUB_FLIGHT_DONE)
 
@@ -777,12 +786,6 @@ class BusyFlyer(Device):
     def _stream(self) -> str:
         return self.stream_name or self.name
 
-    def _scalar_columns(self) -> list[str]:
-        """Names of the signals that are read once a flight: those of normal or hinted kind, as ophyd has it."""
-        state = state_of(self.busy)
-        signals = {attr: getattr(self, attr) for attr in self.read_attrs if attr.split(".")[0] not in self._columns}
-        return [attr for attr, signal in signals.items() if isinstance(signal, Signal) and signal is not state]
-
     def _channels(self) -> list[ArrayLine | BusyLine]:
         return [*self._arrays.lines.values(), self._channel]
 
@@ -802,9 +805,14 @@ class BusyFlyer(Device):
         require_one_of("on_pause", self.on_pause, "continue", "abort")
         require_one_of("events", self.events, "direct", "ophyd")
         require_one_of("describe", self.describe_as, "nested", "flat")
+        for option in ("time_array", "points", "stream_name"):
+            if not isinstance(getattr(self, option), str | None):
+                raise ValueError(f"{option}={getattr(self, option)!r}: must be None or a name")
         counter = None if self.points is None else getattr(getattr(type(self), self.points, None), "cls", object)
-        if counter is not None and not issubclass(counter, Signal):
-            raise ValueError(f"points={self.points!r}: must be None or the name of a component that is a signal")
+        if counter is not None and not (columns and issubclass(counter, Signal)):
+            raise ValueError(
+                f"points={self.points!r}: must be None or the name of a component that is a signal, beside arrays"
+            )
         self._collect_options()
         return FlightOptions(
             when_busy=self.when_busy,
@@ -853,6 +861,12 @@ def _attribute(option: str) -> str:
     return "describe_as" if option == "describe" else option
 
 
+class _BareFlyer(BusyFlyer):
+    """Without the columns of the tutorial, which would come first."""
+
+    tArr = xArr = yArr = None  # noqa: N815
+
+
 def make_flyer(
     name: str,
     *,
@@ -889,15 +903,22 @@ def make_flyer(
     >>> make_flyer("ifly", busy="prj:mybusy", arrays={"x": "prj:x_array", "y": "prj:y_array"})
     """
     signals = signals or {}
-    components: dict[str, Any] = {attr: None for attr in column_names(BusyFlyer) if attr not in arrays}
-    taken = {*dir(BusyFlyer), *DEVICE_RESERVED_ATTRS, *OPTIONS, "log", "time"} - set(column_names(BusyFlyer))
-    for attr in (*arrays, *signals):
-        if not attr.isidentifier() or attr in taken or (attr in arrays and attr in signals):
+    names = [*arrays, *signals]
+    taken = {*dir(BusyFlyer), *DEVICE_RESERVED_ATTRS, *OPTIONS, "describe_as", "log", "prefix", "time"}
+    taken |= {f"{attr}_nord" for attr in arrays}
+    for attr in names:
+        usable = attr.isidentifier() and not attr.startswith("_") and names.count(attr) == 1
+        if not usable or attr in taken - set(column_names(BusyFlyer)):
             raise ValueError(f"{attr!r} cannot name a column of {name}: a word is needed that no ophyd Device uses")
+    components: dict[str, Any] = {}
     components["busy"] = Component(BusyRecord, busy, kind="config")
     for attr, array in arrays.items():
         how = {"pv": array} if isinstance(array, str) else dict(array)
+        if "pv" not in how:
+            raise ValueError(f"the column {attr!r} of {name} has no pv")
         components[attr] = Component(Waveform, how.pop("pv"), kind="config", **how)
     for attr, pv in signals.items():
         components[attr] = Component(EpicsSignalRO, pv, kind="normal")
-    return cast(BusyFlyer, type("MadeFlyer", (BusyFlyer,), components)("", name=name, time_array=time_array, **options))
+    return cast(
+        BusyFlyer, type("MadeFlyer", (_BareFlyer,), components)("", name=name, time_array=time_array, **options)
+    )

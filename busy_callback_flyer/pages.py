@@ -301,7 +301,7 @@ def array_page(
     Parameters
     ----------
     columns, time_key, times, t0, scalars
-        See `event_pages`; here the columns may differ in length.
+        See `event_pages`.
     lengths : mapping of str to int
         Declared length of each column, by key.
     done : float

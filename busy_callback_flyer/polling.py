@@ -57,8 +57,9 @@ class PollingFlyer(BusyFlyer):
         self._read_wanted_by: Flight | None = None
 
     def read_after(self, answer: Callable[[Reading | None], None]) -> None:
-        """Read the busy record, in the thread that polls."""
-        answer(self._ask())
+        """Read the busy record, where the values are read."""
+        if not self._arrays.do(lambda: answer(self._ask())):
+            answer(None)
 
     @property
     def busy_host(self) -> str | None:

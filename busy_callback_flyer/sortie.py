@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 
 from .arrays import CollectOptions, Harvest
+from .channel import ScalarSignal
 from .flight import Flight, FlightError
 from .pages import CollectError
 from .status import FlightStatus
@@ -20,16 +22,25 @@ class Sortie:
         Of the kickoff that began it.
     collecting : CollectOptions
         How its arrays are to be had.
+    values : mapping
+        Lines to the values that are read once a flight.
     kickoff_ends_on_busy : bool
         Whether that status finishes as soon as the record is Busy.
     """
 
     def __init__(
-        self, flight: Flight, kickoff: FlightStatus, collecting: CollectOptions, *, kickoff_ends_on_busy: bool
+        self,
+        flight: Flight,
+        kickoff: FlightStatus,
+        collecting: CollectOptions,
+        values: Mapping[str, ScalarSignal],
+        *,
+        kickoff_ends_on_busy: bool,
     ) -> None:
         self.flight = flight
         self.kickoff = kickoff
         self.collecting = collecting
+        self.values = values
         self.kickoff_ends_on_busy = kickoff_ends_on_busy
         self.run: str | None = None
         self.began = False

@@ -29,7 +29,7 @@ class FlightStatus(DeviceStatus):
         told in the thread that finishes the status.
     """
 
-    def __init__(self, device: Device, later: Callable[[Callable[[], None]], None] | None = None) -> None:
+    def __init__(self, device: Device, later: Callable[[Callable[[], None]], object] | None = None) -> None:
         super().__init__(device)
         self._later = later or (lambda task: task())
 

@@ -1250,3 +1250,72 @@ def test_any_arrays_go_through_bit_for_bit(
             assert sizes == [page_size] * (length // page_size) + [length % page_size] * (length % page_size > 0)
 
     goes_through()
+
+
+# However it goes, complete() ends
+
+
+class Odd(BusyFlyer):
+    """With a value that is no EPICS signal: it is read at once."""
+
+    soft = Component(Signal, value=3, kind="normal")
+
+
+def test_a_value_that_is_there_at_once_ends_one_round(
+    make_flyer: Callable[..., BusyFlyer], controller: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The busy record is read once, behind it, and the arrays are gathered once."""
+    for number in range(10):  # the worker's thread begins with a flyer's first flight
+        flyer = make_flyer(Odd)
+        asked: list[object] = []
+        read_after = flyer.read_after
+
+        def noted(answer: Any, asked: list[object] = asked, read_after: Any = read_after) -> None:
+            asked.append(answer)
+            read_after(answer)
+
+        monkeypatch.setattr(flyer, "read_after", noted)
+        controller(npts=3, seed=number)
+        flyer.kickoff().wait(TIMEOUT)
+        flyer.complete().wait(TIMEOUT)
+        (page,) = flyer.collect_pages()
+        assert page["data"]["ifly_soft"] == [3, 3, 3]
+        assert len(asked) == 1
+
+
+@pytest.mark.parametrize("events", ["direct", "ophyd"])
+@pytest.mark.parametrize("reopened", [False, True])
+def test_complete_ends_though_the_lines_are_closed(
+    make_flyer: Callable[..., BusyFlyer], controller: Callable[..., None], events: str, reopened: bool
+) -> None:
+    """While arrays that are too old are about to be asked for again."""
+    flyer = make_flyer(Odd, events=events, fresh_timeout=TIMEOUT)
+    flyer.kickoff().wait(TIMEOUT)
+    flyer.complete().wait(TIMEOUT)
+    list(flyer.collect_pages())
+    controller(fault=4)
+    flyer.kickoff().wait(TIMEOUT)
+    completed = flyer.complete()
+    assert not completed.done
+    if reopened:
+        flyer.events = "ophyd" if events == "direct" else "direct"
+        controller()
+        flyer.kickoff()
+    else:
+        flyer._close_channels()
+    with pytest.raises(CollectError):
+        completed.wait(TIMEOUT)
+
+
+def test_whatever_goes_wrong_complete_tells(
+    make_flyer: Callable[..., BusyFlyer], controller: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flyer = make_flyer()
+
+    def fail(answer: Any) -> None:
+        raise ZeroDivisionError("out of the blue")
+
+    monkeypatch.setattr(flyer, "read_after", fail)
+    flyer.kickoff().wait(TIMEOUT)
+    with pytest.raises(CollectError, match="out of the blue"):
+        flyer.complete().wait(TIMEOUT)

@@ -573,7 +573,11 @@ def test_configure(direct_flyer: BusyFlyer) -> None:
         direct_flyer.configure({"layout": "array", "page_size": 0})
     assert (direct_flyer.layout, direct_flyer.page_size) == ("rows", 7), "all or nothing"
     with pytest.raises(ValueError, match="nonsense"):
-        direct_flyer.configure({"nonsense": 1})
+        direct_flyer.configure({"layout": "array", "nonsense": 1})
+    for option in ("points", "stream_name", "time_array"):
+        with pytest.raises(ValueError, match=f"{option}=5"):
+            direct_flyer.configure({"layout": "array", option: 5})
+    assert direct_flyer.layout == "rows"
     assert look(BUSY_PV) == before
 
 
@@ -620,11 +624,24 @@ def test_make_flyer_with_the_usual_names() -> None:
 
 
 @pytest.mark.parametrize(
-    "attr", ["time array", "name", "read", "busy", "hints", "1st", "kickoff", "collect", "log", "page_size"]
+    "attr",
+    ["time array", "name", "read", "busy", "hints", "1st", "kickoff", "collect", "log", "page_size", "_x", "prefix"],
 )
 def test_make_flyer_refuses_names_that_are_taken(attr: str) -> None:
     with pytest.raises(ValueError, match=f"'{attr}' cannot name a column of made"):
         make_flyer("made", busy=BUSY_PV, arrays={attr: f"{PREFIX}x_array"})
+
+
+def test_make_flyer_keeps_the_order_of_its_columns() -> None:
+    made = make_flyer("made", busy=BUSY_PV, arrays={"pos": f"{PREFIX}x_array", "xArr": f"{PREFIX}y_array"})
+    assert made.plot_md["hints"]["dimensions"] == [(["made_pos"], "made")]
+
+
+def test_text_is_not_plotted() -> None:
+    text = {"pv": f"{PREFIX}str_wave", "string": True}
+    made = make_flyer("made", busy=BUSY_PV, arrays={"txt": text, "x": f"{PREFIX}x_array", "y": f"{PREFIX}y_array"})
+    assert made.plot_md["hints"]["dimensions"] == [(["made_x"], "made")]
+    assert made.hints == {"fields": ["made_x", "made_y"]}
 
 
 def test_make_flyer_refuses_options_as_others_do() -> None:
@@ -632,3 +649,7 @@ def test_make_flyer_refuses_options_as_others_do() -> None:
         make_flyer("made", busy=BUSY_PV, arrays={"x": f"{PREFIX}x_array"}, time_array="t")
     with pytest.raises(ValueError, match="cannot name"):
         make_flyer("made", busy=BUSY_PV, arrays={"x": f"{PREFIX}x_array"}, signals={"x": f"{PREFIX}position"})
+    with pytest.raises(ValueError, match="'x_nord' cannot name"):
+        make_flyer("made", busy=BUSY_PV, arrays={"x": f"{PREFIX}x_array", "x_nord": f"{PREFIX}y_array"})
+    with pytest.raises(ValueError, match="column 'x' of made has no pv"):
+        make_flyer("made", busy=BUSY_PV, arrays={"x": {"units": "mm"}})
