@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import bluesky.plan_stubs as bps
@@ -43,6 +44,8 @@ from busy_callback_flyer import (
     StaleArrayError,
     Waveform,
 )
+from busy_callback_flyer import make_flyer as make_flyer_by_names
+from busy_callback_flyer.arrays import _Round
 
 from .conftest import PREFIX, look
 from .faults.interruptions import HandFlyer, until
@@ -1319,3 +1322,59 @@ def test_whatever_goes_wrong_complete_tells(
     flyer.kickoff().wait(TIMEOUT)
     with pytest.raises(CollectError, match="out of the blue"):
         flyer.complete().wait(TIMEOUT)
+
+
+class Line:
+    """Answers when the test says so."""
+
+    def __init__(self) -> None:
+        self.answer: Any = None
+
+    def fetch(self, answer: Any) -> None:
+        self.answer = answer
+
+
+def test_the_busy_record_is_read_behind_what_comes_in_another_way() -> None:
+    """Values come in a thread of their own, arrays of another IOC on another circuit."""
+    lines = {name: Line() for name in ("x", "elsewhere")}
+    value = Line()
+    busy: list[Any] = []
+    stub = SimpleNamespace(lines=lines, judged_elsewhere=lambda: {"elsewhere"}, read_busy=busy.append)
+    gathered: list[Any] = []
+    _Round(stub, {"value": value}, gathered.append).ask()  # type: ignore[arg-type, dict-item]
+    lines["x"].answer(1)
+    value.answer(2)
+    assert busy == []
+    lines["elsewhere"].answer(3)
+    (answer,) = busy
+    assert gathered == []
+    answer(None)
+    assert [sorted(answers.values(), key=str) for answers in gathered] == [[1, 2, 3, None]]
+
+
+def test_times_are_seconds_whatever_the_record_says(make_flyer: Callable[..., BusyFlyer]) -> None:
+    keys = make_flyer(time_array="xArr").describe_collect()["ifly"]
+    assert keys["ifly_xArr"]["units"] == "s"
+    assert keys["ifly_yArr"]["units"] == "counts"
+
+
+def test_a_text_that_is_none_is_refused_before_the_flight(controller: Callable[..., None]) -> None:
+    array = {"pv": f"{PREFIX}x_array", "string": True}
+    flyer = make_flyer_by_names("ifly", busy=f"{PREFIX}mybusy", arrays={"x": array})
+    with pytest.raises(FlightRefused, match="x_array holds DOUBLE, and characters"):
+        flyer.wait_for_connection(timeout=10)
+    before = look(f"{PREFIX}mybusy")
+    with pytest.raises(FlightRefused, match="x_array holds DOUBLE, and characters"):
+        flyer.kickoff()
+    assert look(f"{PREFIX}mybusy") == before
+
+
+@pytest.mark.parametrize("events", ["direct", "ophyd"])
+def test_units_beyond_ascii(make_flyer: Callable[..., BusyFlyer], events: str) -> None:
+    pv = f"{PREFIX}x_array.EGU"
+    before = epics.caget(pv)
+    try:
+        assert epics.caput(pv, "µm", wait=True, timeout=10) == 1
+        assert make_flyer(events=events).describe_collect()["ifly"]["ifly_xArr"]["units"] == "µm"
+    finally:
+        epics.caput(pv, before, wait=True, timeout=10)
