@@ -30,7 +30,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import ophyd
@@ -46,6 +46,8 @@ from .flight import BUSY, DONE, PUT_DISCONNECTED, PUT_REFUSED, Reading
 from .records import BusyStatus
 
 logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 _DTYPES: dict[int, np.dtype[Any]] = {
     dbr.SHORT: np.dtype(np.int16),
@@ -101,11 +103,6 @@ class _Line:
     def ready(self) -> bool:
         """Whether it is connected and was looked at: `problem` says whether it is of use."""
         return self._ready.is_set()
-
-    @property
-    def host(self) -> str | None:
-        """Who serves it; None: it is not known."""
-        return None
 
     def wait_ready(self, timeout: float | None) -> bool:
         """Wait until it is ready."""
@@ -542,6 +539,19 @@ class Worker:
             return False
         return True
 
+    def ask(self, ask: Callable[[], _T], answer: Callable[[_T | str], None]) -> None:
+        """Do so soon; `answer` gets what came of it, or a sentence why nothing did."""
+
+        def task() -> None:
+            try:
+                reading: _T | str = ask()
+            except Exception as error:  # each control layer has its own
+                reading = str(error) or repr(error)
+            answer(reading)
+
+        if not self.do(task):
+            answer("it was closed")
+
     def wait(self, timeout: float) -> None:
         """Wait until all is done that was asked for, no longer than `timeout`."""
         if self._used and not self.here:
@@ -847,16 +857,7 @@ class ArraySignal:
 
     def fetch(self, answer: Callable[[ArrayReading | str], None]) -> None:
         """Ask for the array; `answer` gets it in the worker's thread, or a sentence why it could not be had."""
-
-        def ask() -> None:
-            try:
-                reading: ArrayReading | str = self._ask()
-            except Exception as error:  # each control layer has its own
-                reading = str(error) or repr(error)
-            answer(reading)
-
-        if not self._worker.do(ask):
-            answer("it was closed")
+        self._worker.ask(self._ask, answer)
 
     def _ask(self) -> ArrayReading:
         for _ in range(LENGTH_TRIES):
@@ -904,17 +905,11 @@ class ScalarSignal:
 
     def fetch(self, answer: Callable[[ScalarReading | str], None]) -> None:
         """Ask for it; `answer` gets it in the worker's thread, or a sentence why it could not be had."""
+        self._worker.ask(self._ask, answer)
 
-        def ask() -> None:
-            try:
-                value, stamp, _ = self._reader.get()
-                reading: ScalarReading | str = ScalarReading(value, stamp)
-            except Exception as error:  # each control layer has its own
-                reading = str(error) or repr(error)
-            answer(reading)
-
-        if not self._worker.do(ask):
-            answer("it was closed")
+    def _ask(self) -> ScalarReading:
+        value, stamp, _ = self._reader.get()
+        return ScalarReading(value, stamp)
 
 
 BusyLine = BusyChannel | BusySignal

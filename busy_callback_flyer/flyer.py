@@ -308,13 +308,12 @@ class BusyFlyer(Device):
             self._sortie = None  # what an earlier flight left is never passed on as this one's
         if earlier is not None and earlier.kept:
             logger.warning("%s forgets the arrays of its latest flight: nobody collected them", self.name)
-        options = self._check_options()
+        options, collecting = self._check_options()
         if self.events != self._opened_for:
             self._close_channels()
             self._open_channels()
         self._refuse_unusable()
         flight = Flight(name_of(state_of(self.busy)), options, clock_offset=time.time() - time.monotonic())
-        collecting = self._collect_options()
         sortie = Sortie(
             flight,
             self._new_status(),
@@ -794,7 +793,7 @@ class BusyFlyer(Device):
         if problems:
             raise FlightRefused(f"{self.name}: {'; '.join(problems)}")
 
-    def _check_options(self) -> FlightOptions:
+    def _check_options(self) -> tuple[FlightOptions, CollectOptions]:
         columns = column_names(type(self))
         if self.time_array is not None and self.time_array not in columns:
             raise ValueError(
@@ -813,8 +812,7 @@ class BusyFlyer(Device):
             raise ValueError(
                 f"points={self.points!r}: must be None or the name of a component that is a signal, beside arrays"
             )
-        self._collect_options()
-        return FlightOptions(
+        flying = FlightOptions(
             when_busy=self.when_busy,
             reset_settle=self.reset_settle,
             start_timeout=self.start_timeout,
@@ -822,6 +820,7 @@ class BusyFlyer(Device):
             on_timeout=self.on_timeout,
             reconnect_timeout=self.reconnect_timeout,
         )
+        return flying, self._collect_options()
 
     def _collect_options(self) -> CollectOptions:
         return CollectOptions(

@@ -12,6 +12,7 @@ from typing import Any
 from ophyd import EpicsSignal
 from ophyd.signal import EpicsSignalBase
 
+from .arrays import CollectOptions
 from .channel import ArrayLine, BusyLine, Reader, host_of, put_anew, put_status, state_of
 from .flight import BUSY, DONE, Flight, FlightOptions, FlightRefused, Reading, State, require_seconds
 from .flyer import BusyFlyer
@@ -69,7 +70,7 @@ class PollingFlyer(BusyFlyer):
     def _channels(self) -> list[ArrayLine | BusyLine]:
         return list(self._arrays.lines.values())
 
-    def _check_options(self) -> FlightOptions:
+    def _check_options(self) -> tuple[FlightOptions, CollectOptions]:
         require_seconds("poll_sleep_interval_s", self.poll_sleep_interval_s)
         return super()._check_options()
 

@@ -120,8 +120,10 @@ def forget_message() -> None:
 
 
 def stamps(flyer: BusyFlyer) -> tuple[float, float]:
-    """Of the beginning and of Done; on a slow machine Busy may go unseen, and the flight begins with the put."""
+    """Of the beginning and of Done; by signals, on a slow machine, Busy may go unseen: it begins with the put then."""
     begin, done = flyer.timeline.t0, flyer.timeline["done"].stamp
+    if flyer.events != "ophyd":
+        assert begin == flyer.timeline["busy"].stamp
     assert begin is not None
     assert done is not None
     return begin, done
