@@ -47,6 +47,9 @@ from .records import BusyStatus
 
 logger = logging.getLogger(__name__)
 
+PRIORITY = 0
+"""Channel Access priority of our channels."""
+
 _T = TypeVar("_T")
 
 _DTYPES: dict[int, np.dtype[Any]] = {
@@ -190,7 +193,7 @@ class _Channel(_Line):
         _channels[self._number] = self
         with libca.attached() as lib:
             libca.must(
-                lib.ca_create_channel(pv.encode(), _on_connection, self._number, 0, ctypes.byref(self._chid)),
+                lib.ca_create_channel(pv.encode(), _on_connection, self._number, PRIORITY, ctypes.byref(self._chid)),
                 f"create a channel to {pv}",
             )
             self._finalizer = weakref.finalize(self, _clear, self._number, self._chid)

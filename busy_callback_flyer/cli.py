@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 import sys
 import threading
@@ -53,6 +54,44 @@ def _parser() -> argparse.ArgumentParser:
     ioc.add_argument("--no-controller", action="store_true", help="without the pseudo-controller")
     ioc.set_defaults(command=_ioc)
 
+    latency = commands.add_parser(
+        "latency",
+        help="how long after Done a client knows, at your own busy PV: by polling, by callback",
+        description="Flies at a busy PV by several ways of waiting in turn, and compares how long after the IOC's Done "
+        "each of them knew. It says what it will write, and asks first.",
+    )
+    latency.add_argument("pv", metavar="PV", help="of the busy record, such as prj:mybusy")
+    latency.add_argument("--yes", action="store_true", help="do not ask")
+    latency.add_argument("--flights", type=_number(int, 1), default=20, help="by each way (%(default)s)")
+    latency.add_argument(
+        "--ways",
+        nargs="+",
+        default=["direct", "ophyd", "subscribe", "put-callback", "poll-10", "poll-50"],
+        metavar="WAY",
+        help="direct, ophyd (BusyFlyer, by both kinds of its events), subscribe, put-callback (ophyd's own), poll-N, "
+        "cache-N (every N milliseconds, by reads or of a monitored value); %(default)s",
+    )
+    latency.add_argument(
+        "--self-clear",
+        action="store_true",
+        help="write Done ourselves, 5 to 30 ms after Busy: for a record on which nobody acts",
+    )
+    latency.add_argument(
+        "--length-pv", metavar="PV", help="of the length of a flight in seconds, which is then varied from 5 to 30 ms"
+    )
+    latency.add_argument(
+        "--timeout", type=_number(float, 1), default=60.0, help="seconds that a flight may take (%(default)s)"
+    )
+    latency.add_argument(
+        "--plot",
+        type=Path,
+        default=Path("busy-flyer-latency.png"),
+        metavar="PNG",
+        help="where the picture goes (%(default)s)",
+    )
+    latency.add_argument("--json", type=Path, metavar="FILE", help="where the raw samples go")
+    latency.set_defaults(command=_latency)
+
     controller = commands.add_parser(
         "controller", help="run the pseudo-controller as a CA client, beside an IOC that has its records"
     )
@@ -96,6 +135,66 @@ def _ioc(arguments: argparse.Namespace) -> int:
                 return _complain("the IOC's process has ended")
     print("\nStopped.")
     return 0
+
+
+def _latency(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+    from tqdm import tqdm
+
+    from . import latency
+
+    programs = latency.programs(arguments.ways, arguments.pv, arguments.timeout)
+    if arguments.self_clear and arguments.length_pv:
+        return _complain("--self-clear and --length-pv exclude each other: who is to end the flights?")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # lands, as by Ctrl-C
+    record = latency.BusyPV(arguments.pv)
+    blocks = min(arguments.flights, 4)
+    flights = (arguments.flights + latency.WARM_UP * blocks) * len(programs)
+    print(f"{arguments.pv} is served by {record.host}. It is Done.\n\nThis will write to it:")
+    print(
+        f"    Busy, {flights} times: {arguments.flights} flights by each of {len(programs)} ways, and some to warm up"
+    )
+    if arguments.self_clear:
+        print("    Done, 5 to 30 ms after each: nobody else should act on it (--self-clear)")
+    else:
+        print("    Done is for your controller to write: it will scan as often. If nobody does, add --self-clear")
+    if arguments.length_pv:
+        print(f"    and to {arguments.length_pv}: 0.005 to 0.03, before each; at the end what is there now")
+    print("    Done, where this is given up in a flight")
+    if not arguments.yes and not _agreed():
+        return _complain("nothing was written")
+    controller: latency.Controller = latency.Site()
+    if arguments.self_clear:
+        controller = latency.SelfClear(arguments.pv)
+    elif arguments.length_pv:
+        controller = latency.LengthPV(arguments.length_pv)
+    with tqdm(total=flights, desc="flights", disable=None, leave=False) as bar:
+        measurement = latency.measure(
+            record,
+            programs,
+            flights=arguments.flights,
+            blocks=blocks,
+            controller=controller,
+            timeout=arguments.timeout,
+            flew=bar.update,
+        )
+    print()
+    Console(highlight=False).print(latency.table(measurement))
+    print("\n".join(latency.remarks(measurement)))
+    latency.draw(measurement, arguments.plot)
+    print(f"\nThe picture is in {arguments.plot}.")
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(measurement.to_dict()))
+        print(f"The raw samples are in {arguments.json}.")
+    return int(any(delays.failure for delays in measurement.ways.values()))
+
+
+def _agreed() -> bool:
+    try:
+        return input("\nFly? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        print()
+        return False
 
 
 def _controller(arguments: argparse.Namespace) -> int:

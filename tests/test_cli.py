@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import queue
 import re
 import signal
 import subprocess
@@ -13,6 +15,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+from ophyd import EpicsSignalRO
+
+from busy_callback_flyer.ioc import EmbeddedIOC
+
+from .conftest import look
 
 TIMEOUT = 60.0
 COMMAND = str(Path(sys.executable).with_name("busy-flyer"))
@@ -124,7 +131,7 @@ def test_two_iocs_side_by_side() -> None:
 
 
 def test_controller_beside_an_ioc() -> None:
-    from busy_callback_flyer.ioc import EmbeddedIOC, process
+    from busy_callback_flyer.ioc import process
 
     database = Path(process.__file__).with_name("controller.db")
     with EmbeddedIOC("ctl:", controller=False, databases=[database]) as ioc:
@@ -142,6 +149,60 @@ def test_controller_beside_an_ioc() -> None:
             assert process_.wait(TIMEOUT) == 0
 
 
+LATENCY = ("latency", "prj:own", "--flights=2", "--ways", "direct")
+
+
+def test_latency_asks_before_it_writes(ioc: EmbeddedIOC, tmp_path: Path) -> None:
+    _, before = look("prj:own")
+    for answer in ("n\n", "\n", ""):
+        done = subprocess.run([COMMAND, *LATENCY], input=answer, capture_output=True, text=True, timeout=TIMEOUT)
+        assert (done.returncode, done.stderr) == (1, "busy-flyer: nothing was written\n")
+        assert f":{ioc.port}" in done.stdout
+        assert "Busy, 8 times: 2 flights by each way" in done.stdout
+        assert "Done is for your controller to write" in done.stdout
+    assert look("prj:own")[1] == before
+
+
+def test_latency_measures_at_a_users_own_record(ioc: EmbeddedIOC, tmp_path: Path) -> None:
+    picture, samples = tmp_path / "it.png", tmp_path / "it.json"
+    options = [*LATENCY, "poll-20", "--self-clear", f"--plot={picture}", f"--json={samples}"]
+    done = subprocess.run([COMMAND, *options], input="y\n", capture_output=True, text=True, timeout=TIMEOUT)
+    assert done.returncode == 0, done.stderr
+    assert "Done, 5 to 30 ms after each" in done.stdout
+    for way in ("BusyFlyer, direct", "polling 20 ms"):
+        (row,) = [line for line in done.stdout.splitlines() if way in line]
+        assert re.fullmatch(way + r" +2(?: +\d+\.\d\d){5} +-", row.strip())
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    ways = json.loads(samples.read_text())["ways"]
+    assert [len(delays["flown"]) for delays in ways.values()] == [2, 2]
+    assert look("prj:own")[0] == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_latency_that_is_given_up_leaves_the_record_done(ioc: EmbeddedIOC, number: signal.Signals) -> None:
+    """In a flight that nobody ends."""
+    events: queue.Queue[int] = queue.Queue()
+    monitor = EpicsSignalRO("prj:own", name="own", auto_monitor=True)
+    monitor.wait_for_connection(timeout=TIMEOUT)
+    monitor.subscribe(lambda value, **_: events.put(value), run=False)
+    with running(*LATENCY, "--yes", until="where this is given up", env=dict(os.environ)) as (process, _):
+        assert 1 in iter(lambda: events.get(timeout=TIMEOUT), None)
+        process.send_signal(number)
+        assert process.wait(TIMEOUT) == 130
+        assert process.stdout is not None
+        assert process.stdout.read().split("\n")[-2] == "Stopped."
+    assert look("prj:own")[0] == 0
+
+
+def test_latency_tells_of_a_way_that_failed(ioc: EmbeddedIOC) -> None:
+    """Nobody ends the flight."""
+    options = [*LATENCY, "--yes", "--timeout=1"]
+    done = subprocess.run([COMMAND, *options], capture_output=True, text=True, timeout=TIMEOUT)
+    assert done.returncode == 1
+    assert re.search(r"BusyFlyer, direct was given up: .*FlightTimeout.*prj:own", done.stdout)
+    assert look("prj:own")[0] == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -151,6 +212,11 @@ def test_controller_beside_an_ioc() -> None:
         (["ioc", "--nelm=-5"], "nelm"),
         (["ioc", "--prefix=a b"], "prefix"),
         (["controller", "nowhere:"], "nowhere:mybusy"),
+        (["latency", "nowhere:mybusy"], "nowhere:mybusy did not connect"),
+        (["latency", "prj:npts"], "prj:npts is no busy record"),
+        (["latency", "prj:mybusy", "--ways", "telepathy"], "'telepathy' is no way of waiting"),
+        (["latency", "prj:own", "--self-clear", "--length-pv", "prj:duration"], "exclude each other"),
+        (["latency", "prj:own", "--flights=0"], "flights"),
         ([], "COMMAND"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -165,5 +231,5 @@ def test_bad_input_is_refused_in_a_sentence(arguments: list[str], words: str, io
 
 def test_help() -> None:
     done = run("--help")
-    for command in ("demo", "ioc", "controller"):
+    for command in ("demo", "ioc", "controller", "latency"):
         assert command in done.stdout
