@@ -1,50 +1,104 @@
-"""`python -m benchmarks`: measure on this machine, against an IOC of our own."""
+"""`python -m benchmarks`: what subscribing gains over polling, measured on this machine.
+
+Without a scenario all of the report's are run, each in a process of its own and with an IOC of
+its own on loopback, and a folder gets results.json, report.html and pictures.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
+import subprocess
 import sys
+import tempfile
+import time
+from importlib import import_module
+from pathlib import Path
+from typing import Any
 
-from .stage import start_ioc
+from . import report, results
+
+SCENARIOS = {
+    "latency": "from Done to the client, by every way of waiting, quiet and under load",
+    "scale": "what 1 to 1,000 flyers in flight cost, and how they finish together",
+    "turnaround": "zero-length flights per second through a RunEngine",
+    "collect": "what collect costs, and how that grows with the number of points",
+    "kickoff": "what kickoff() costs beside a bare put, also with a frozen IOC",
+}
+"""Those of the report, each with `measure(quick)` and `show(results)`."""
 
 
 def main() -> int:
-    """Run the scenario that was asked for; 1 where it misses its limits."""
+    """Run what was asked for; 1 where a limit is missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    scenarios = parser.add_subparsers(dest="scenario", required=True)
+    parser.add_argument("--quick", action="store_true", help="under 3 minutes: few samples, fewer ways")
+    parser.add_argument(
+        "--out", type=Path, default=Path("benchmark-results"), metavar="FOLDER", help="of the report (%(default)s)"
+    )
+    parser.add_argument("--compare", type=Path, metavar="OLD.json", help="print ratios to these results")
+    parser.add_argument("--from", type=Path, dest="made", metavar="NEW.json", help="measure nothing, take these")
+    scenarios = parser.add_subparsers(dest="scenario", metavar="SCENARIO")
+    for name, what in SCENARIOS.items():
+        scenario = scenarios.add_parser(name, help=what)
+        scenario.add_argument("--quick", action="store_true", help="fewer samples", default=argparse.SUPPRESS)
+        scenario.add_argument("--json", type=Path, metavar="FILE", help="save what was measured")
     soak = scenarios.add_parser("soak", help="very many flights: none hangs, none ends early or twice, nothing grows")
     soak.add_argument("--flights", type=int, default=100_000, help="of zero length (%(default)s)")
     soak.add_argument("--random", type=int, default=1_000, help="of random length up to 50 ms (%(default)s)")
     soak.add_argument("--events", choices=["direct", "ophyd"], nargs="+", default=["direct", "ophyd"])
-    smoke = scenarios.add_parser("smoke", help="IOC stamp of Done to the finished status: BusyFlyer, ophyd, a C client")
-    smoke.add_argument("--flights", type=int, default=500, help="of each way (%(default)s)")
-    kickoff = scenarios.add_parser("kickoff", help="what kickoff() costs beside a bare put, also with a frozen IOC")
-    kickoff.add_argument("--kickoffs", type=int, default=500, help="of each kind (%(default)s)")
-    collect = scenarios.add_parser("collect", help="what collect costs, and how that grows with the number of points")
-    collect.add_argument("--quick", action="store_true", help="fewer points and repeats")
-    collect.add_argument("--plot", metavar="FILE.png", help="save time against points")
     arguments = parser.parse_args()
-
-    # Each is imported after its IOC runs: importing ophyd starts Channel Access.
     if arguments.scenario == "soak":
-        start_ioc()
-        from . import soak as scenario
+        from .stage import start_ioc
 
-        return scenario.run(arguments.flights, arguments.random, arguments.events)
-    if arguments.scenario == "smoke":
-        start_ioc()
-        from . import smoke as compare
+        start_ioc()  # before ophyd is imported, which starts Channel Access
+        from . import soak as soaking
 
-        return compare.run(arguments.flights)
-    if arguments.scenario == "collect":
-        start_ioc(nelm=1_000_000, prefix="prj:")  # the tutorial's flyer has that built in
-        from . import collect as collecting
+        return soaking.run(arguments.flights, arguments.random, arguments.events)
+    if arguments.scenario is not None:
+        return _one(arguments.scenario, arguments.quick, arguments.json)
+    found = results.load(arguments.made) if arguments.made is not None else _all(arguments.quick)
+    return _report(found, arguments.out, arguments.compare)
 
-        return collecting.run(quick=arguments.quick, plot=arguments.plot)
-    ioc = start_ioc()
-    from . import kickoff as cost
 
-    return cost.run(ioc, arguments.kickoffs)
+def _one(name: str, quick: bool, file: Path | None) -> int:
+    scenario = import_module(f".{name}", __package__)
+    found = scenario.measure(quick)
+    if file is not None:
+        file.write_text(json.dumps(found))
+    return int(not scenario.show(found))
+
+
+def _all(quick: bool) -> dict[str, Any]:
+    """Each in a process of its own, as Channel Access is started once in a process."""
+    began = time.monotonic()
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in SCENARIOS:
+            print(f"\n{name}: {SCENARIOS[name]}", flush=True)
+            file = Path(folder, name)
+            command = [sys.executable, "-m", "benchmarks", name, "--json", str(file), *["--quick"] * quick]
+            if subprocess.run(command).returncode not in (0, 1) or not file.exists():
+                raise SystemExit(f"{name} has failed: the others' results are lost")
+            found[name] = json.loads(file.read_text())
+    command_line = " ".join(["python -m benchmarks", *sys.argv[1:]])
+    return {"made": results.made(command_line, quick, time.monotonic() - began), **found}
+
+
+def _report(found: dict[str, Any], folder: Path, old: Path | None) -> int:
+    folder.mkdir(parents=True, exist_ok=True)
+    results.save(folder / "results.json", found)
+    page = report.render(found, folder)
+    report.pictures(found, folder)
+    if old is not None:
+        print()
+        print(results.compare(results.load(old), found))
+    print("\ntargets")
+    kept = True
+    for target in results.targets(found):
+        kept &= target.kept
+        print(target)
+    print(f"\nThe report is {page}.")
+    return int(not kept)
 
 
 if __name__ == "__main__":

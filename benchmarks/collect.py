@@ -19,22 +19,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from unittest import mock
 
 import bluesky.plan_stubs as bps
 from bluesky import RunEngine
 from bluesky.utils import MsgGenerator
 from event_model import PartialEventPage
-from ophyd.status import Status
 from tqdm import tqdm
 
-from busy_callback_flyer import BusyFlyer, libca
+import busy_callback_flyer
 
-# isort: split
-import epics
+from .stage import HEAD, hold, in_words, percentile, start_ioc
 
-from .stage import HEAD, hold, in_words, percentile
+if TYPE_CHECKING:  # at run time not before there is an IOC: importing ophyd starts Channel Access
+    from ophyd.status import Status
+
+    from busy_callback_flyer import BusyFlyer
 
 PREFIX = "prj:"
 """The tutorial's flyer has it built in."""
@@ -66,28 +67,44 @@ AT_MOST_OF_RAW = 2.5
 FLYER, FLOOR, TUTORIAL, BARE = "BusyFlyer", "floor", "tutorial", "pyepics get"
 
 
-def run(*, quick: bool, plot: str | None) -> int:
-    """Measure it all, and save a plot where one is asked for; 1 where a limit is missed."""
-    flyer = BusyFlyer(PREFIX, name="ifly")
+def measure(quick: bool) -> dict[str, Any]:
+    """Collect by all ways; what each took, in seconds."""
+    start_ioc(nelm=MOST_POINTS, prefix=PREFIX)
+    import ophyd  # noqa: F401 - before epics: it chooses the libca that pyepics loads
+
+    # isort: split
+    import epics
+
+    flyer = busy_callback_flyer.BusyFlyer(PREFIX, name="ifly")
     flyer.wait_for_connection(timeout=TIMEOUT)
     epics.caput(f"{PREFIX}duration", 0, wait=True)
     run_engine = RunEngine()
-    growth: dict[str, dict[int, list[float]]] = {}
-    kept = True
+    growth: dict[str, dict[str, list[float]]] = {}
     for layout, rounds in (QUICK_ROUNDS if quick else ROUNDS).items():
-        print(f"\nthe RunEngine's `collect`, layout={layout!r}\n{HEAD}")
         samples = _beside_floor(run_engine, flyer, layout, rounds)
-        kept &= _compare(samples, layout)
-        growth |= {f"{way}, {layout}": by_points for way, by_points in samples.items()}
+        growth |= {f"{way}, {layout}": _by_text(by_points) for way, by_points in samples.items()}
     flyer.layout = "rows"
-    faster, seconds = _beside_tutorial(run_engine, flyer, 1 if quick else 7)
-    growth[TUTORIAL] = {TUTORIAL_POINTS: seconds}
-    kept &= faster
-    kept &= _long_arrays(MOST_POINTS // 10 if quick else MOST_POINTS, 1 if quick else BLOCKS, 2 if quick else 5)
-    if plot is not None:
-        draw(growth, plot)
-        print(f"\nsaved {plot}")
-    return int(not kept)
+    rows_in_hand, requests = _beside_tutorial(run_engine, flyer, 1 if quick else 7)
+    growth[TUTORIAL] = _by_text({TUTORIAL_POINTS: rows_in_hand[f"{TUTORIAL}, `collect`"]})
+    long = _long_arrays(MOST_POINTS // 10 if quick else MOST_POINTS, 1 if quick else BLOCKS, 2 if quick else 5)
+    return {"growth": growth, "rows_in_hand": rows_in_hand, "requests": requests, "long": long}
+
+
+def show(results: dict[str, Any]) -> bool:
+    """Print it all; whether all limits are kept."""
+    growth = results["growth"]
+    kept = True
+    for layout in AT_MOST:
+        print(f"\nthe RunEngine's `collect`, layout={layout!r}\n{HEAD}")
+        kept &= _compare({way: growth[f"{way}, {layout}"] for way in (FLYER, FLOOR)}, layout)
+    kept &= _compare_tutorial(results["rows_in_hand"], results["requests"])
+    kept &= _compare_long(results["long"])
+    return kept
+
+
+def _by_text(by_points: Mapping[int, list[float]]) -> dict[str, list[float]]:
+    """As JSON has its keys."""
+    return {str(points): seconds for points, seconds in by_points.items()}
 
 
 # In the RunEngine, beside a flyer that has its pages at hand
@@ -112,6 +129,8 @@ class Floor:
         return self.complete()
 
     def complete(self) -> Status:
+        from ophyd.status import Status
+
         status = Status()
         status.set_finished()
         return status
@@ -162,7 +181,7 @@ def _beside_floor(
     return samples
 
 
-def _compare(samples: dict[str, dict[int, list[float]]], layout: Layout) -> bool:
+def _compare(samples: Mapping[str, Mapping[str, list[float]]], layout: Layout) -> bool:
     for points in samples[FLYER]:
         for way, by_points in samples.items():
             print(in_words(f"{way}, {points} points", by_points[points]))
@@ -170,15 +189,18 @@ def _compare(samples: dict[str, dict[int, list[float]]], layout: Layout) -> bool
     for points in samples[FLYER]:
         rounds = zip(samples[FLYER][points], samples[FLOOR][points], strict=True)
         ratio = percentile([ours / floor for ours, floor in rounds], 50)
-        what = f"p50 of BusyFlyer / floor, {points} points"
-        if points in AT_MOST[layout]:
-            kept &= hold(what, ratio, AT_MOST[layout][points])
+        what = f"p50 of {FLYER} / {FLOOR}, {points} points"
+        limit = AT_MOST[layout].get(int(points))
+        if limit is not None:
+            kept &= hold(what, ratio, limit)
         else:
             print(f"     {what}: {ratio:.2f}")
     return kept
 
 
 def _set_points(flyer: BusyFlyer, points: int) -> None:
+    import epics
+
     epics.caput(f"{PREFIX}npts", points, wait=True)
     flyer.array_length = points
 
@@ -191,8 +213,10 @@ def _fly(flyer: Any) -> None:
 # Beside the tutorial's own flyer
 
 
-def _beside_tutorial(run_engine: RunEngine, ours: BusyFlyer, rounds: int) -> tuple[bool, list[float]]:
-    """Whether ours is as much faster as it should be; and the seconds of the tutorial's `collect`."""
+def _beside_tutorial(
+    run_engine: RunEngine, ours: BusyFlyer, rounds: int
+) -> tuple[dict[str, list[float]], dict[str, tuple[int, int]]]:
+    """Seconds of each way, and how often ours and theirs ask the IOC for a value: in flight, in collect."""
     from tests.tutorial_flyer import ifly as theirs  # made at once: not before there is an IOC
 
     theirs.wait_for_connection(timeout=TIMEOUT)
@@ -212,18 +236,22 @@ def _beside_tutorial(run_engine: RunEngine, ours: BusyFlyer, rounds: int) -> tup
         for _ in tqdm(range(rounds), desc=TUTORIAL, disable=None, leave=False):
             for way in rng.sample(sorted(ways), len(ways)):
                 samples[way].append(ways[way]())
+    return samples, requests
+
+
+def _compare_tutorial(samples: Mapping[str, list[float]], requests: Mapping[str, Sequence[int]]) -> bool:
     print(f"\nfrom the finished flight to its rows in hand, {TUTORIAL_POINTS} points\n{HEAD}")
-    for way in ways:
-        print(in_words(way, samples[way]))
+    for way, seconds in samples.items():
+        print(in_words(way, seconds))
     for way, (in_flight, in_collect) in requests.items():
         print(f"     {way} asks the IOC {in_flight} times in flight, {in_collect} times in collect")
-    median = {way: percentile(samples[way], 50) for way in ways}
+    median = {way: percentile(seconds, 50) for way, seconds in samples.items()}
     for slow, fast in ((f"{TUTORIAL}'s gets alone", FLYER), (f"{TUTORIAL}, `collect`", f"{FLYER}, `collect`")):
         print(f"     p50 of {slow} / {fast}: {median[slow] / median[fast]:.0f}")
     faster = median[TUTORIAL] / median[FLYER]
     kept = faster >= TIMES_FASTER
     print(f"{'ok  ' if kept else 'MISS'} p50 of {TUTORIAL} / {FLYER}: {faster:.0f}, at least {TIMES_FASTER:g}")
-    return kept, samples[f"{TUTORIAL}, `collect`"]
+    return kept
 
 
 def _rows_in_hand(flyer: Any) -> float:
@@ -233,13 +261,13 @@ def _rows_in_hand(flyer: Any) -> float:
     flyer.complete().wait(TIMEOUT)
     _collect_all(flyer)
     ended = time.time()
-    if isinstance(flyer, BusyFlyer):
+    if isinstance(flyer, busy_callback_flyer.BusyFlyer):
         began = flyer.timeline["finished"].client  # sooner than our thread knew
     return ended - began
 
 
 def _collect_all(flyer: Any) -> None:
-    list(flyer.collect_pages() if isinstance(flyer, BusyFlyer) else flyer.collect())
+    list(flyer.collect_pages() if isinstance(flyer, busy_callback_flyer.BusyFlyer) else flyer.collect())
 
 
 def _collected(run_engine: RunEngine, flyer: Any) -> float:
@@ -251,6 +279,8 @@ def _collected(run_engine: RunEngine, flyer: Any) -> float:
 
 def _tutorial_gets() -> float:
     """Seconds of the round trips that the tutorial makes, by pyepics alone."""
+    import epics
+
     pvs = [epics.get_pv(pv, auto_monitor=False, connect=True, timeout=TIMEOUT) for pv in ARRAYS]
     began = time.perf_counter()
     for _ in range(TUTORIAL_POINTS):
@@ -260,7 +290,11 @@ def _tutorial_gets() -> float:
 
 
 def _requests(flyer: Any) -> tuple[int, int]:
-    """How often the IOC is asked for a value in flight, and in collect; by us or by pyepics."""
+    """How often the IOC is asked for a value in flight, and in collect; by us by us or by pyepics."""
+    import epics
+
+    from busy_callback_flyer import libca
+
     name, handles = "ca_array_get_callback", (libca.library(), epics.ca.libca)
     with ExitStack() as patches:
         asked = [
@@ -288,15 +322,21 @@ class Report(NamedTuple):
     """Bytes that the process's peak has grown by in its first long flight."""
 
 
-def _long_arrays(points: int, blocks: int, flights: int) -> bool:
+def _long_arrays(points: int, blocks: int, flights: int) -> dict[str, Any]:
     """From Done to the emitted page, and what it takes of memory; beside bare reads of the arrays."""
     rng = random.Random(1)
     order = [way for _ in range(blocks) for way in rng.sample(sorted(LONG), len(LONG))]
-    reports: dict[str, list[Report]] = {way: [] for way in LONG}
+    reports: dict[str, list[dict[str, Any]]] = {way: [] for way in LONG}
     for way in tqdm(order, desc=f"{points} points", disable=None, leave=False):
         command = [sys.executable, "-m", "benchmarks.collect", way, str(points), str(flights)]
         done = subprocess.run(command, text=True, stdout=subprocess.PIPE, check=True)
-        reports[way].append(Report(*json.loads(done.stdout)))
+        reports[way].append(json.loads(done.stdout))
+    return {"points": points, "ways": reports}
+
+
+def _compare_long(results: dict[str, Any]) -> bool:
+    points = results["points"]
+    reports = {way: [Report(**report) for report in results["ways"][way]] for way in (FLYER, BARE)}
     samples = {
         f"{FLYER}, to the page": [second for report in reports[FLYER] for second in report.emitted],
         f"{FLYER}, to the arrays": [second for report in reports[FLYER] for second in report.in_hand],
@@ -306,9 +346,9 @@ def _long_arrays(points: int, blocks: int, flights: int) -> bool:
     print(f"\nfrom Done to {len(ARRAYS)} arrays of {points} points, {raw / 1e6:g} MB\n{HEAD}")
     for what, seconds in samples.items():
         print(in_words(what, seconds))
-    allocated = {way: max(report.allocated for report in reports[way]) for way in LONG}
-    for way in LONG:
-        resident = max(report.resident for report in reports[way])
+    allocated = {way: max(report.allocated for report in told) for way, told in reports.items()}
+    for way, told in reports.items():
+        resident = max(report.resident for report in told)
         print(f"     {way}: {allocated[way] / 1e6:.1f} MB allocated, the process grew by {resident / 1e6:.1f} MB")
     for what in list(samples)[:2]:
         print(f"     p50 of {what} / {BARE}: {percentile(samples[what], 50) / percentile(samples[BARE], 50):.2f}")
@@ -316,7 +356,7 @@ def _long_arrays(points: int, blocks: int, flights: int) -> bool:
 
 
 def _page_by_flyer() -> Callable[[int], tuple[float, float]]:
-    flyer = BusyFlyer(PREFIX, name="ifly", layout="array")
+    flyer = busy_callback_flyer.BusyFlyer(PREFIX, name="ifly", layout="array")
     flyer.wait_for_connection(timeout=TIMEOUT)
     run_engine = RunEngine()
 
@@ -332,6 +372,11 @@ def _page_by_flyer() -> Callable[[int], tuple[float, float]]:
 
 
 def _get_by_pyepics() -> Callable[[int], tuple[float, float]]:
+    import ophyd  # noqa: F401 - the libca that ophyd chooses, as above
+
+    # isort: split
+    import epics
+
     pvs = [epics.get_pv(pv, auto_monitor=False, connect=True, timeout=TIMEOUT) for pv in ARRAYS]
 
     def fly(points: int) -> tuple[float, float]:
@@ -359,7 +404,7 @@ def main(way: str, points: int, flights: int) -> None:
     in_hand, emitted = zip(*(fly(points) for _ in range(flights)), strict=True)
     tracemalloc.start()
     fly(points)
-    print(json.dumps(Report(in_hand, emitted, tracemalloc.get_traced_memory()[1], resident)))
+    print(json.dumps(Report(in_hand, emitted, tracemalloc.get_traced_memory()[1], resident)._asdict()))
 
 
 def _peak() -> int:
@@ -367,32 +412,6 @@ def _peak() -> int:
     found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
     assert found is not None
     return int(found[1]) * 1024
-
-
-# The figure
-
-
-def draw(growth: Mapping[str, Mapping[int, list[float]]], path: str) -> None:
-    """Save seconds of `collect` against the number of points."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    plt.rcParams.update({"font.size": 13, "axes.spines.top": False, "axes.spines.right": False})
-    figure, axes = plt.subplots(figsize=(9.6, 5.4), layout="constrained")
-    colours = {"rows": "tab:blue", "array": "tab:orange"}
-    for what, by_points in growth.items():
-        way, _, layout = what.partition(", ")
-        style = {FLYER: "o-", FLOOR: "x--", TUTORIAL: "*"}[way]
-        label = f"{way}, layout={layout!r}" if layout else f"{way}'s own flyer"
-        medians = [percentile(seconds, 50) for seconds in by_points.values()]
-        axes.loglog([*by_points], medians, style, color=colours.get(layout, "tab:red"), markersize=8, label=label)
-    axes.set(xlabel="points of a flight, in each of 3 arrays", ylabel="seconds of collect, median")
-    axes.set_title("What collect takes in the RunEngine\n(floor: a flyer that has its pages in memory)")
-    axes.grid(alpha=0.4)
-    axes.legend(frameon=False)
-    figure.savefig(path, dpi=150)
 
 
 if __name__ == "__main__":

@@ -6,14 +6,19 @@ import gc
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from ophyd import Component, EpicsSignal
 from tqdm import tqdm
 
-from busy_callback_flyer import BusyFlyer, BusyRecord
-from busy_callback_flyer.ioc import EmbeddedIOC
+from .stage import HEAD, PREFIX, hold, in_words, percentile, start_ioc
 
-from .stage import HEAD, PREFIX, hold, in_words, percentile
+if TYPE_CHECKING:  # at run time not before there is an IOC: importing ophyd starts Channel Access
+    from ophyd import EpicsSignal
+
+    from busy_callback_flyer import BusyFlyer
+
+KICKOFFS, QUICK_KICKOFFS = 500, 50
+"""Of each kind."""
 
 BARE = f"{PREFIX}fill"
 """A record of the same kind that nothing hangs on, for the bare puts."""
@@ -23,19 +28,20 @@ TIMEOUT = 30.0
 PERCENTILES = (50, 99)
 
 
-class Flyer(BusyFlyer):
-    """On a record that nobody acts on, and without arrays."""
-
-    busy = Component(BusyRecord, "mytaxi", kind="config")
-    tArr = xArr = yArr = None  # noqa: N815
+Samples = dict[str, dict[str, list[float]]]
+"""By way, what each call took."""
 
 
-def run(ioc: EmbeddedIOC, kickoffs: int) -> int:
-    """Measure with a live and with a frozen IOC; 1 where a ratio misses its limit."""
-    print(HEAD)
-    kept = _compare("live", _live(kickoffs))
+def measure(quick: bool) -> dict[str, Any]:
+    """Call with a live and with a frozen IOC."""
+    ioc = start_ioc()
+    from ophyd import EpicsSignal
+
+    kickoffs = QUICK_KICKOFFS if quick else KICKOFFS
+    flyer_class = _flyer_class()
+    live = _live(flyer_class(PREFIX, name="ifly", time_array=None), kickoffs)
     # A flyer a kickoff: a second one would wait for what the frozen IOC still owes the first.
-    flyers = [Flyer(PREFIX, name=f"ifly{number}", time_array=None) for number in range(kickoffs)]
+    flyers = [flyer_class(PREFIX, name=f"ifly{number}", time_array=None) for number in range(kickoffs)]
     puts = [EpicsSignal(BARE, name=f"put{number}") for number in range(kickoffs)]
     for device in (*flyers, *puts):
         device.wait_for_connection(timeout=TIMEOUT)
@@ -48,42 +54,70 @@ def run(ioc: EmbeddedIOC, kickoffs: int) -> int:
         for flyer in flyers:
             flyer.stop()
         ioc.thaw()
-    return int(not (_compare("frozen", frozen) and kept))
+    return {"live": live, "frozen": frozen}
 
 
-def _live(kickoffs: int) -> dict[str, list[float]]:
-    flyer = Flyer(PREFIX, name="ifly", time_array=None)
+def show(results: dict[str, Any]) -> bool:
+    """Print it; whether all ratios keep their limit."""
+    print(HEAD)
+    kept = [_compare(ioc_is, samples) for ioc_is, samples in results.items()]
+    return all(kept)
+
+
+def _flyer_class() -> type[BusyFlyer]:
+    from ophyd import Component
+
+    from busy_callback_flyer import BusyFlyer, BusyRecord
+
+    class Flyer(BusyFlyer):
+        """On a record that nobody acts on, and without arrays."""
+
+        busy = Component(BusyRecord, "mytaxi", kind="config")
+        tArr = xArr = yArr = None  # noqa: N815
+
+    return Flyer
+
+
+def _live(flyer: BusyFlyer, kickoffs: int) -> Samples:
+    from ophyd import EpicsSignal
+
     taxi = EpicsSignal(f"{PREFIX}mytaxi", name="taxi")
     bare = EpicsSignal(BARE, name="bare")
     for device in (flyer, taxi, bare):
         device.wait_for_connection(timeout=TIMEOUT)
-    samples: dict[str, list[float]] = {"kickoff()": [], "EpicsSignal.put": []}
+    kickoff_us, put_us = [], []
     for _ in tqdm(range(kickoffs), desc="live", disable=None, leave=False):
-        samples["kickoff()"].append(_timed(flyer.kickoff))
+        kickoff_us.append(_timed(flyer.kickoff))
         taxi.put(0)  # a put-callback would be queued behind the flight
         flyer.complete().wait(TIMEOUT)
-        samples["EpicsSignal.put"].append(_timed(partial(bare.put, 0, wait=False)))
-    return samples
+        put_us.append(_timed(partial(bare.put, 0, wait=False)))
+    return _samples(kickoff_us, put_us)
 
 
-def _frozen(flyers: list[Flyer], puts: list[EpicsSignal]) -> dict[str, list[float]]:
-    samples: dict[str, list[float]] = {"kickoff()": [], "EpicsSignal.put": []}
+def _frozen(flyers: list[BusyFlyer], puts: list[EpicsSignal]) -> Samples:
+    kickoff_us, put_us = [], []
     for flyer, signal in zip(flyers, puts, strict=True):
-        samples["kickoff()"].append(_timed(flyer.kickoff))
-        samples["EpicsSignal.put"].append(_timed(partial(signal.put, 1, wait=False)))
-    return samples
+        kickoff_us.append(_timed(flyer.kickoff))
+        put_us.append(_timed(partial(signal.put, 1, wait=False)))
+    return _samples(kickoff_us, put_us)
+
+
+def _samples(kickoff_us: list[float], put_us: list[float]) -> Samples:
+    return {"kickoff()": {"taken_us": kickoff_us}, "EpicsSignal.put": {"taken_us": put_us}}
 
 
 def _timed(call: Callable[[], object]) -> float:
+    """Microseconds of a call."""
     began = time.perf_counter()
     call()
-    return time.perf_counter() - began
+    return (time.perf_counter() - began) * 1e6
 
 
-def _compare(ioc_is: str, samples: dict[str, list[float]]) -> bool:
-    for name, values in samples.items():
+def _compare(ioc_is: str, samples: Samples) -> bool:
+    seconds = {name: [us / 1e6 for us in way["taken_us"]] for name, way in samples.items()}
+    for name, values in seconds.items():
         print(in_words(f"{name}, IOC {ioc_is}", values))
-    kickoff, put = samples.values()
+    kickoff, put = seconds["kickoff()"], seconds["EpicsSignal.put"]
     kept = True
     for percent in PERCENTILES:
         ratio = percentile(kickoff, percent) / percentile(put, percent)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import atexit
 import os
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -15,10 +17,13 @@ BUSY = f"{PREFIX}mybusy"
 DURATION = f"{PREFIX}duration"
 
 
-def start_ioc(nelm: int = 256, prefix: str = PREFIX) -> EmbeddedIOC:
-    """Start it, and point Channel Access at it; to be called before ophyd is imported."""
-    ioc = EmbeddedIOC(prefix, nelm=nelm)
-    ioc.start()
+def start_ioc(nelm: int = 256, prefix: str = PREFIX, records: str = "") -> EmbeddedIOC:
+    """Start it, with more `records` (the text of a .db file); to be called before ophyd is imported."""
+    with tempfile.TemporaryDirectory() as folder:
+        more = Path(folder, "more.db")
+        more.write_text(records)
+        ioc = EmbeddedIOC(prefix, nelm=nelm, databases=[more] if records else [])
+        ioc.start()
     atexit.register(ioc.stop)  # before Channel Access registers its own, so it goes down after it
     for name in [name for name in os.environ if name.startswith("EPICS_")]:
         del os.environ[name]

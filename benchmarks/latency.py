@@ -1,0 +1,108 @@
+"""From the IOC's stamp of Done to the client, by each way of waiting, under each condition."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from .conditions import CONDITIONS, records
+from .stage import BUSY, DURATION, PREFIX, in_words, start_ioc
+from .ways import FLOOR, c_client, command, installed, words
+
+if TYPE_CHECKING:
+    from busy_callback_flyer.latency import Measurement
+
+TIMEOUT = 10.0
+"""Seconds; who needs longer for a flight is given up."""
+
+POLLING = ["poll-1", "poll-5", "poll-10", "poll-50", "poll-100", "cache-10"]
+PEERS = ["pyepics", "ophyd-async", "aioca", "caproto", "rust"]
+OURS = ["direct", "ophyd"]
+OPHYD = ["subscribe", "put-callback"]
+QUIET = [*OURS, *OPHYD, "pyepics", *POLLING, *PEERS[1:]]
+LOADED = [*OURS, *OPHYD, "pyepics", "poll-50", *PEERS[1:]]
+OWN_CIRCUIT = "direct@50"
+"""With a Channel Access priority, and so a circuit of its own: where traffic of others is the load."""
+
+FLIGHTS, BLOCKS = 500, 5
+LOADED_FLIGHTS, LOADED_BLOCKS = 200, 2
+QUICK_FLIGHTS = 10
+QUICK_CONDITIONS = ("quiet", "a thread holds the GIL", "slow subscriber", "8 MB arrays")
+
+
+def measure(quick: bool) -> dict[str, Any]:
+    """Every way when nothing else goes on, and most of them under each condition."""
+    start_ioc(records=records(PREFIX))
+    from busy_callback_flyer.latency import BusyPV, LengthPV
+    from busy_callback_flyer.latency import measure as fly
+
+    conditions: dict[str, dict[str, Any]] = {}
+    clock: tuple[float, float] = (-float("inf"), float("inf"))
+    with tempfile.TemporaryDirectory() as folder:
+        for name, condition in CONDITIONS.items():
+            if quick and name not in QUICK_CONDITIONS:
+                continue
+            flights, blocks = (FLIGHTS, BLOCKS) if name == "quiet" else (LOADED_FLIGHTS, LOADED_BLOCKS)
+            if quick:
+                flights, blocks = (QUICK_FLIGHTS * (2 if name == "quiet" else 1), 1)
+            ways = _programs(name, quick, folder)
+            with tqdm(total=(flights + 3 * blocks) * len(ways), desc=name, disable=None, leave=False) as bar:
+                measured = fly(
+                    BusyPV(BUSY),
+                    ways,
+                    flights=flights,
+                    blocks=blocks,
+                    controller=LengthPV(DURATION),
+                    timeout=TIMEOUT,
+                    flew=bar.update,
+                    around=partial(condition.of_ioc, PREFIX),
+                )
+            conditions[name] = _samples(measured)
+            clock = max(clock[0], measured.clock[0]), min(clock[1], measured.clock[1])
+    return {"conditions": conditions, "clock_us": [round(1e6 * bound, 1) for bound in clock]}
+
+
+def _programs(condition: str, quick: bool, folder: str) -> dict[str, list[str]]:
+    ways = QUIET if condition == "quiet" else LOADED
+    if condition in ("monitor storm", "8 MB arrays"):
+        ways = [*ways[:1], OWN_CIRCUIT, *ways[1:]]
+    if quick and condition != "quiet":
+        ways = [way for way in ways if way in ("direct", OWN_CIRCUIT, "subscribe", "poll-50")]
+    programs = {words(way): command(way, BUSY, TIMEOUT, condition, PREFIX) for way in installed(ways)}
+    if condition == "quiet" and c_client.compiler() is not None:
+        programs[FLOOR] = [str(c_client.build(Path(folder))), BUSY]
+    return programs
+
+
+def _samples(measured: Measurement) -> dict[str, Any]:
+    """As the results file has them: microseconds, a list for each time that this way tells."""
+    found: dict[str, Any] = {}
+    for name, delays in measured.ways.items():
+        found[name] = {"client": delays.client, "early": delays.early, "delay_us": []}
+        if delays.failure:
+            found[name]["failure"] = delays.failure
+        for what in ("length", "delay", "next", "event", "finished"):
+            if len(samples := delays.of(what)):
+                found[name][f"{what}_us"] = [round(1e6 * sample, 1) for sample in samples]
+    return found
+
+
+def show(results: Mapping[str, Any]) -> bool:
+    """Print a table for each condition; the limits are those of the whole report."""
+    for condition, ways in results["conditions"].items():
+        print(f"\nfrom Done to the client: {condition}")
+        for name, found in ways.items():
+            if found["delay_us"]:
+                print(in_words(name, [1e-6 * sample for sample in found["delay_us"]]))
+            if "failure" in found:
+                print(f"     {name} was given up: {found['failure']}")
+            if found["early"]:
+                print(f"     {name} knew too early {found['early']} times")
+    low, high = results["clock_us"]
+    print(f"\nIOC's clock less the clients': between {low:.0f} and {high:.0f} microseconds")
+    return True

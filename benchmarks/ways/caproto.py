@@ -1,0 +1,54 @@
+"""caproto's threading client: Channel Access in Python, without libca."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from typing import Any
+
+os.environ["OPHYD_CONTROL_LAYER"] = "dummy"  # of ophyd we only need a status
+
+from bluesky.protocols import Status
+from caproto.threading.client import PV, Context
+from ophyd.status import Status as OphydStatus
+
+from busy_callback_flyer.waiting import CONNECT_TIMEOUT
+
+
+class Peer:
+    """By the callback of a subscription."""
+
+    def __init__(self, pv: str) -> None:
+        self.client = f"caproto {version('caproto')}, without libca"
+        self._knows: Callable[[], None] | None = None
+        self._status = OphydStatus()
+        self._kept: list[Any] = []
+        self._context = Context()
+        (self._pv,) = self._subscribe([pv], self._news)
+
+    def _subscribe(self, names: Sequence[str], hears: Callable[[Any, Any], None]) -> list[PV]:
+        pvs: list[PV] = self._context.get_pvs(*names)
+        for pv in pvs:
+            pv.wait_for_connection(timeout=CONNECT_TIMEOUT)
+            subscription = pv.subscribe(data_type="time")
+            subscription.add_callback(hears)
+            self._kept += [subscription, hears]  # it keeps weak references only
+        return pvs
+
+    def kickoff(self, knows: Callable[[], None]) -> Status:
+        self._knows, self._status = knows, OphydStatus()
+        self._pv.write([1], wait=False)
+        return self._status  # type: ignore[no-any-return]
+
+    def _news(self, _: Any, response: Any) -> None:
+        if response.data[0] == 0 and self._knows is not None:
+            knows, self._knows = self._knows, None
+            knows()
+            self._status.set_finished()
+
+    def monitor(self, pvs: Sequence[str], hears: Callable[[], None]) -> None:
+        self._subscribe(pvs, lambda *_: hears())
+
+    def marks(self) -> dict[str, float]:
+        return {}
