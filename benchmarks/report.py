@@ -33,6 +33,7 @@ from .results import (
     delays_us,
     digits,
     flights_a_second,
+    is_peer,
     percentiles,
     ratio_with_interval,
     targets,
@@ -271,7 +272,7 @@ def _quiet_says(delays: dict[str, list[float]]) -> Iterator[str]:
 
 def _rivals(delays: dict[str, list[float]]) -> Iterator[str]:
     """Which of the other Python ways are not behind ours."""
-    others = [way for way in _by_median(delays) if way not in (DIRECT, FLOOR)]
+    others = [way for way in _by_median(delays) if is_peer(way)]
     ratios = {way: ratio_with_interval(delays[way], delays[DIRECT], 50) for way in others}
     ahead = [way for way, (_, _, high) in ratios.items() if high < AHEAD_NOT]
     level = [way for way, (_, low, high) in ratios.items() if not (low > AHEAD_NOT or high < AHEAD_NOT)]
@@ -351,7 +352,7 @@ def _conditions_says(delays: dict[str, dict[str, list[float]]]) -> Iterator[str]
             )
     ahead, behind = [], []
     for name, ways in with_ours.items():
-        others = [way for way in _by_median(ways) if way not in (DIRECT, OPHYD, FLOOR)]
+        others = [way for way in _by_median(ways) if is_peer(way)]
         if not others:
             continue
         best, ours = _p50(ways[others[0]]), _p50(ways[DIRECT])

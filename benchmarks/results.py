@@ -138,6 +138,11 @@ def digits(value: float) -> str:
     return f"{value:#.3g}".rstrip(".")
 
 
+def is_peer(way: str) -> bool:
+    """Whether it is another Python way than the package's flyers."""
+    return way != FLOOR and not way.startswith("BusyFlyer")
+
+
 def delays_us(results: Results) -> dict[str, dict[str, list[float]]]:
     """The delays by condition and way; a way that was given up at once has none."""
     conditions = results.get("latency", {}).get("conditions", {})
@@ -204,7 +209,7 @@ def _latency_targets(results: Results) -> Iterator[Target]:
         yield Target(f"p50 of direct, {GIL}, less quiet", longer, "at most", 5, " ms")
     for condition, ways in delays.items():
         medians = {way: percentiles(delay, 50)[0] for way, delay in ways.items()}
-        others = [way for way in medians if way not in (DIRECT, OPHYD, FLOOR)]
+        others = [way for way in medians if is_peer(way)]
         if DIRECT in medians and others:
             best = min(others, key=lambda way: medians[way])
             name = f"{condition}: p50 of the best other Python way ({best}) / direct"

@@ -91,7 +91,10 @@ def hops(results: Results) -> str:
         ("into Python: ctypes, the GIL, the handler of the event", float(np.median(direct["event"])) - in_c),
         ("the flight is judged, the put-callback being back", float(np.median(direct["finished"] - direct["event"]))),
         ("the status calls back", float(np.median(direct["delay"] - direct["finished"]))),
-        ("the RunEngine's loop wakes, the plan's next message runs", float(np.median(direct["next"] - direct["delay"]))),
+        (
+            "the RunEngine's loop wakes, the plan's next message runs",
+            float(np.median(direct["next"] - direct["delay"])),
+        ),
     ]
     total = sum(step for _, step in steps)
     return _table(
@@ -176,10 +179,12 @@ def made(results: Results) -> str:
     """By what, where and when."""
     told = results["made"]
     machine = told["machine"]
+    stolen = results["latency"]["stolen_percent"]["quiet"]
     versions = ", ".join(f"{package} {version}" for package, version in told["versions"].items())
     return (
         f"`{told['command']}`, {told['when'][:10]}, {told['seconds'] / 60:.0f} minutes, on {machine['cores']} cores "
-        f"({machine['processor']}, {machine['system']}); {versions}."
+        f"({machine['processor']}, {machine['system']}) of a virtual machine, whose host took {stolen:g} % of its CPU "
+        f"for others in the quiet part; {versions}."
     )
 
 

@@ -151,9 +151,7 @@ def _latency(arguments: argparse.Namespace) -> int:
     blocks = min(arguments.flights, 4)
     flights = (arguments.flights + latency.WARM_UP * blocks) * len(programs)
     print(f"{arguments.pv} is served by {record.host}. It is Done.\n\nThis will write to it:")
-    print(
-        f"    Busy, {flights} times: {arguments.flights} flights by each of {len(programs)} ways, and some to warm up"
-    )
+    print(f"    Busy, {flights} times: {arguments.flights} flights by each way, and some before them to warm up")
     if arguments.self_clear:
         print("    Done, 5 to 30 ms after each: nobody else should act on it (--self-clear)")
     else:
