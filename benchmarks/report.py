@@ -364,7 +364,7 @@ def _conditions_says(delays: dict[str, dict[str, list[float]]]) -> Iterator[str]
         where = "under every condition" if not behind else f"under {_list(f'“{name}”' for name in ahead)}"
         yield f"Its median is ahead of every other Python way's {where}."
     if behind:
-        yield f"Not so {_list(behind)}."
+        yield f"Another is ahead of it {_list(behind)}."
     for name, ways in with_ours.items():
         if POLLING in ways and _p50(ways[POLLING]) <= _p50(ways[DIRECT]):
             yield f"Under “{name}”, even polling every 50 ms has no longer a median: {_ms(_p50(ways[POLLING]))}."

@@ -23,6 +23,7 @@ __all__ = ["SELF_CHECK_PREFIX", "SelfCheck"]
 SELF_CHECK_PREFIX = "busy_callback_flyer:self_check:"
 
 PATIENCE = 5.0  # seconds for anything that has to come
+CONNECT_PATIENCE = 15.0  # a busy machine answers searches late, and they are repeated ever more seldom
 
 # cadef.h, caerr.h, db_access.h
 ECA_NORMAL = 1
@@ -178,7 +179,7 @@ def check(client: Client) -> list[str]:
     busy, connected = client.channel(SELF_CHECK_PREFIX + "busy")
     forward_count, count_connected = client.channel(SELF_CHECK_PREFIX + "forward_count")
     fence, fence_connected = client.channel(SELF_CHECK_PREFIX + "fence")
-    if not all(event.wait(PATIENCE) for event in (connected, count_connected, fence_connected)):
+    if not all(event.wait(CONNECT_PATIENCE) for event in (connected, count_connected, fence_connected)):
         return ["it cannot be reached by Channel Access"]
 
     seen = {0: threading.Event(), 1: threading.Event()}
