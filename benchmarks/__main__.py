@@ -93,10 +93,7 @@ def _report(found: dict[str, Any], folder: Path, old: Path | None) -> int:
         print()
         print(results.compare(results.load(old), found))
     print("\ntargets")
-    kept = True
-    for target in results.targets(found):
-        kept &= target.kept
-        print(target)
+    kept = results.print_targets(found)
     print(f"\nThe report is {page}.")
     return int(not kept)
 

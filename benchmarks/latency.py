@@ -44,7 +44,7 @@ QUICK_CONDITIONS = ("quiet", "a thread holds the GIL", "slow subscriber", "8 MB 
 def measure(quick: bool) -> dict[str, Any]:
     """Every way when nothing else goes on, and most of them under each condition."""
     start_ioc(records=records(PREFIX))
-    from busy_callback_flyer.latency import BusyPV, LengthPV
+    from busy_callback_flyer.latency import WARM_UP, BusyPV, LengthPV
     from busy_callback_flyer.latency import measure as fly
 
     conditions: dict[str, dict[str, Any]] = {}
@@ -60,7 +60,7 @@ def measure(quick: bool) -> dict[str, Any]:
                 flights, blocks = QUICK_FLIGHTS * (2 if name == "quiet" else 1), 1
             stolen_before, began = _stolen(), time.monotonic()
             ways = _programs(name, quick, folder)
-            with tqdm(total=(flights + 3 * blocks) * len(ways), desc=name, disable=None, leave=False) as bar:
+            with tqdm(total=(flights + WARM_UP * blocks) * len(ways), desc=name, disable=None, leave=False) as bar:
                 measured = fly(
                     BusyPV(BUSY),
                     ways,

@@ -18,6 +18,8 @@ import numpy as np
 import psutil
 from scipy.stats import bootstrap
 
+from .stage import percentile
+
 Results = dict[str, Any]
 
 DIRECT = "BusyFlyer, direct"
@@ -111,7 +113,7 @@ def _rounded(value: Any, decimals: int) -> Any:
 
 def percentiles(samples: Sequence[float], *percents: float) -> list[float]:
     """Of each: the smallest sample that so many percent of them do not exceed."""
-    return [float(value) for value in np.percentile(samples, list(percents), method="inverted_cdf")]
+    return [percentile(samples, percent) for percent in percents]
 
 
 def ratio_with_interval(a: Sequence[float], b: Sequence[float], percent: float) -> tuple[float, float, float]:
@@ -184,6 +186,14 @@ def targets(results: Results) -> list[Target]:
     return [*_latency_targets(results), *_scale_targets(results), *_turnaround_targets(results)]
 
 
+def print_targets(results: Results) -> bool:
+    """Print each; whether all are kept."""
+    found = targets(results)
+    for target in found:
+        print(target)
+    return all(target.kept for target in found)
+
+
 def _latency_targets(results: Results) -> Iterator[Target]:
     delays = delays_us(results)
     quiet = delays.get(QUIET, {})
@@ -221,10 +231,13 @@ def _scale_targets(results: Results) -> Iterator[Target]:
     points = {(point["way"], point["flyers"]): point for point in scale.get("points", [])}
     # ophyd's own threads and libca's wake now and then without any flyer.
     alone = points[DIRECT, 0]["cpu_s"] if (DIRECT, 0) in points else 0.0
-    if (many := points.get((DIRECT, 1000))) is not None:
-        yield Target("threads that 1000 direct flyers add", many["threads"] - many["threads_before"], "less than", 10)
+    most = max((flyers for way, flyers in points if way == DIRECT), default=0)
+    if most:
+        many = points[DIRECT, most]
+        threads = float(many["threads"] - many["threads_before"])
+        yield Target(f"threads that {most} direct flyers add", threads, "less than", 10)
         percent = 100 * (many["cpu_s"] - alone) / scale["waiting_s"]
-        yield Target("CPU that 1000 direct flyers in flight add", percent, "less than", 1, " % of a core")
+        yield Target(f"CPU that {most} direct flyers in flight add", percent, "less than", 1, " % of a core")
     one, polling = points.get((DIRECT, 1)), points.get((FASTEST_POLLING, 1))
     if one is not None and polling is not None:
         part = (one["cpu_s"] - alone) / (polling["cpu_s"] - alone)

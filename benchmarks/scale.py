@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 from tqdm import tqdm
 
-from .stage import PREFIX, hold, percentile, start_ioc
+from .stage import PREFIX, percentile, start_ioc
 
 if TYPE_CHECKING:
     from busy_callback_flyer import BusyFlyer
@@ -43,12 +43,6 @@ SETTLE = 1.0
 """Seconds from the last kickoff's Busy until it counts: what connecting has begun ends in them."""
 TIMEOUT = 60.0
 WAITED = "waited"
-
-MOST_THREADS = 10.0
-MOST_OF_CORE = 1.0
-"""Percent, more than without flyers."""
-MOST_OF_POLLING = 1.0
-"""Percent of what a flyer adds that polls each ms."""
 
 
 def measure(quick: bool) -> dict[str, Any]:
@@ -96,6 +90,8 @@ def _writer() -> Callable[[int], None]:
 
 def show(results: dict[str, Any]) -> bool:
     """Print a line for each number of flyers, and the limits; whether all are kept."""
+    from .results import print_targets  # here, as the measured processes do without scipy
+
     waiting, points = results["waiting_s"], results["points"]
     print(f"{waiting:g} s of waiting. CPU, packets and bytes are per flyer and minute; without flyers, per minute.")
     print("Packets and bytes are those of the whole machine's loopback, memory is a flyer's.")
@@ -114,18 +110,7 @@ def show(results: dict[str, Any]) -> bool:
             *(f"{percentile(point['finish_us'], percent) / 1e3:.2f}" for percent in (50, 99) if point["flyers"]),
         ]
         print(f"{point['way']:<24}" + "".join(f"{figure:>12}" for figure in figures))
-    by_name = {(point["way"], point["flyers"]): point for point in points}
-    most = max(flyers for way, flyers in by_name if way == DIRECT)
-    crowd = by_name[DIRECT, most]
-    # ophyd's own threads wake ten times a second each, libca's timers too.
-    alone = by_name[DIRECT, 0]["cpu_s"]
-    direct, polling = (by_name[way, 1]["cpu_s"] - alone for way in (DIRECT, FAST_POLLS))
-    kept = [
-        hold(f"threads that {most} direct flyers add", crowd["threads"] - crowd["threads_before"], MOST_THREADS),
-        hold(f"% of a core that {most} direct flyers add", 100 * (crowd["cpu_s"] - alone) / waiting, MOST_OF_CORE),
-        hold(f"CPU that one direct flyer adds, in % of {FAST_POLLS}", 100 * direct / polling, MOST_OF_POLLING),
-    ]
-    return all(kept)
+    return print_targets({"scale": results})
 
 
 # In a process of its own

@@ -18,6 +18,7 @@ from .results import (
     FLOOR,
     POLLING,
     QUIET,
+    WITHOUT_EPICS,
     Results,
     delays_us,
     digits,
@@ -158,7 +159,7 @@ def turnaround(results: Results) -> str:
         for points, ways in turnarounds(results).items():
             rates = flights_a_second(ways)
             for way, told in ways.items():
-                part = rates[way] / rates["without EPICS"]
+                part = rates[way] / rates[WITHOUT_EPICS]
                 yield way, points, str(len(told["flight_us"])), digits(rates[way]), digits(part)
 
     return _table(["flyer", "points", "flights", "runs a second", "of the ceiling"], rows())

@@ -39,13 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--points", type=_number(int, 1), default=21, help="points of a flight (%(default)s)")
     demo.add_argument("--duration", type=_number(float, 0), default=1.0, help="seconds of a flight (%(default)s)")
     demo.add_argument("--flights", type=_number(int, 1), default=5, help="flights of each kind (%(default)s)")
-    demo.add_argument(
-        "--plot",
-        type=Path,
-        default=Path("busy-flyer-demo.png"),
-        metavar="PNG",
-        help="where the plot goes (%(default)s)",
-    )
+    _add_plot(demo, "busy-flyer-demo.png")
     demo.set_defaults(command=_demo)
 
     ioc = commands.add_parser("ioc", help="run the embedded IOC until Ctrl-C")
@@ -82,13 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     latency.add_argument(
         "--timeout", type=_number(float, 1), default=60.0, help="seconds that a flight may take (%(default)s)"
     )
-    latency.add_argument(
-        "--plot",
-        type=Path,
-        default=Path("busy-flyer-latency.png"),
-        metavar="PNG",
-        help="where the picture goes (%(default)s)",
-    )
+    _add_plot(latency, "busy-flyer-latency.png")
     latency.add_argument("--json", type=Path, metavar="FILE", help="where the raw samples go")
     latency.set_defaults(command=_latency)
 
@@ -98,6 +86,12 @@ def _parser() -> argparse.ArgumentParser:
     controller.add_argument("prefix", metavar="PREFIX", help="of the IOC's PVs, such as prj:")
     controller.set_defaults(command=_controller)
     return parser
+
+
+def _add_plot(command: argparse.ArgumentParser, default: str) -> None:
+    command.add_argument(
+        "--plot", type=Path, default=Path(default), metavar="PNG", help="where the picture goes (%(default)s)"
+    )
 
 
 def _number(kind: type[int] | type[float], least: int) -> Callable[[str], float]:

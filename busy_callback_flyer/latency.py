@@ -276,8 +276,10 @@ def measure(
                     delays.failure = str(failure)
                     record.land(timeout)
     finally:
-        record.land()
-        controller.over()
+        try:
+            record.land()
+        finally:
+            controller.over()
     _settle(measurement, raw)
     return measurement
 

@@ -159,11 +159,8 @@ class ByFlyer(ByOphyd):
         return marks
 
 
-class BySubscription(ByOphyd):
-    """By ophyd's SubscriptionStatus, on a signal apart from the one that is put to.
-
-    An echo of the put would finish it early otherwise, and so would the last event's replay.
-    """
+class ByMonitoredSignal(ByOphyd):
+    """By a signal that is monitored, apart from the one that is put to, as that would hear its echo."""
 
     def __init__(self, pv: str) -> None:
         from ophyd import EpicsSignal, EpicsSignalRO
@@ -173,6 +170,10 @@ class BySubscription(ByOphyd):
         self._monitor = EpicsSignalRO(pv, name="monitor", auto_monitor=True)
         for signal_ in (self._busy, self._monitor):
             signal_.wait_for_connection(timeout=CONNECT_TIMEOUT)
+
+
+class BySubscription(ByMonitoredSignal):
+    """By ophyd's SubscriptionStatus, without the replay of the last event, which would finish it early."""
 
     def kickoff(self, knows: Callable[[], None]) -> Status:
         """Subscribe, then put."""
@@ -204,29 +205,23 @@ class ByPutCallback(ByOphyd):
         return status
 
 
-class ByPolledCache(ByOphyd):
+class ByPolledCache(ByMonitoredSignal):
     """By looking at a monitored signal's cached value again and again: no traffic, but a thread."""
 
     def __init__(self, pv: str, interval: float) -> None:
-        from ophyd import EpicsSignal, EpicsSignalRO
-
-        super().__init__()
+        super().__init__(pv)
         self._interval = interval
-        self._busy = EpicsSignal(pv, name="busy")
-        self._cache = EpicsSignalRO(pv, name="cache", auto_monitor=True)
-        for signal_ in (self._busy, self._cache):
-            signal_.wait_for_connection(timeout=CONNECT_TIMEOUT)
 
     def kickoff(self, knows: Callable[[], None]) -> Status:
         """Put, then look from a thread."""
         from ophyd.status import Status as OphydStatus
 
         status = OphydStatus()
-        self._cache.get()
-        before = self._cache.timestamp  # the cache says Done of the flight before, too
+        self._monitor.get()
+        before = self._monitor.timestamp  # the cache says Done of the flight before, too
 
         def look() -> None:
-            while self._cache.get() != DONE or self._cache.timestamp <= before:
+            while self._monitor.get() != DONE or self._monitor.timestamp <= before:
                 time.sleep(self._interval)
             knows()
             status.set_finished()

@@ -11,11 +11,11 @@ from typing import Any
 os.environ["OPHYD_CONTROL_LAYER"] = "dummy"  # of ophyd we only need a status
 
 import aioca
-from bluesky.protocols import Status
 from bluesky.run_engine import call_in_bluesky_event_loop
-from ophyd.status import Status as OphydStatus
 
 from busy_callback_flyer.waiting import CONNECT_TIMEOUT
+
+from .callback import ByCallback
 
 
 def client() -> str:
@@ -23,17 +23,15 @@ def client() -> str:
     return f"aioca {version('aioca')} on libca of epicscorelibs {version('epicscorelibs')}"
 
 
-class Peer:
+class Peer(ByCallback):
     """By a camonitor."""
 
     def __init__(self, pv: str) -> None:
         self.client = client()
         self._pv = pv
-        self._knows: Callable[[], None] | None = None
-        self._status = OphydStatus()
         self._monitors: list[Any] = []
         self._puts: set[asyncio.Task[Any]] = set()
-        self._subscribe([pv], self._news, aioca.DBR_ENUM)
+        self._subscribe([pv], self._heard, aioca.DBR_ENUM)
 
     def _subscribe(self, pvs: Sequence[str], hears: Callable[[Any], None], datatype: Any = None) -> None:
         async def subscribe() -> None:
@@ -42,21 +40,10 @@ class Peer:
 
         call_in_bluesky_event_loop(subscribe())
 
-    def kickoff(self, knows: Callable[[], None]) -> Status:
-        self._knows, self._status = knows, OphydStatus()
+    def _put_busy(self) -> None:
         put = asyncio.get_running_loop().create_task(aioca.caput(self._pv, 1))
         self._puts.add(put)
         put.add_done_callback(self._puts.discard)
-        return self._status  # type: ignore[no-any-return]
-
-    def _news(self, value: Any) -> None:
-        if value == 0 and self._knows is not None:
-            knows, self._knows = self._knows, None
-            knows()
-            self._status.set_finished()
 
     def monitor(self, pvs: Sequence[str], hears: Callable[[], None]) -> None:
         self._subscribe(pvs, lambda _: hears())
-
-    def marks(self) -> dict[str, float]:
-        return {}

@@ -9,20 +9,18 @@ from typing import Any
 
 os.environ["OPHYD_CONTROL_LAYER"] = "dummy"  # of ophyd we only need a status
 
-from bluesky.protocols import Status
 from caproto.threading.client import PV, Context
-from ophyd.status import Status as OphydStatus
 
 from busy_callback_flyer.waiting import CONNECT_TIMEOUT
 
+from .callback import ByCallback
 
-class Peer:
+
+class Peer(ByCallback):
     """By the callback of a subscription."""
 
     def __init__(self, pv: str) -> None:
         self.client = f"caproto {version('caproto')}, without libca"
-        self._knows: Callable[[], None] | None = None
-        self._status = OphydStatus()
         self._kept: list[Any] = []
         self._context = Context()
         (self._pv,) = self._subscribe([pv], self._news)
@@ -36,19 +34,11 @@ class Peer:
             self._kept += [subscription, hears]  # it keeps weak references only
         return pvs
 
-    def kickoff(self, knows: Callable[[], None]) -> Status:
-        self._knows, self._status = knows, OphydStatus()
+    def _put_busy(self) -> None:
         self._pv.write([1], wait=False)
-        return self._status  # type: ignore[no-any-return]
 
     def _news(self, _: Any, response: Any) -> None:
-        if response.data[0] == 0 and self._knows is not None:
-            knows, self._knows = self._knows, None
-            knows()
-            self._status.set_finished()
+        self._heard(response.data[0])
 
     def monitor(self, pvs: Sequence[str], hears: Callable[[], None]) -> None:
         self._subscribe(pvs, lambda *_: hears())
-
-    def marks(self) -> dict[str, float]:
-        return {}
