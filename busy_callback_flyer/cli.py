@@ -68,10 +68,10 @@ def _parser() -> argparse.ArgumentParser:
     latency.add_argument(
         "--self-clear",
         action="store_true",
-        help="write Done ourselves, 5 to 30 ms after Busy: for a record on which nobody acts",
+        help="write Done ourselves, 5 to 105 ms after Busy: for a record on which nobody acts",
     )
     latency.add_argument(
-        "--length-pv", metavar="PV", help="of the length of a flight in seconds, which is then varied from 5 to 30 ms"
+        "--length-pv", metavar="PV", help="of the length of a flight in seconds, which is then varied from 5 to 105 ms"
     )
     latency.add_argument(
         "--timeout", type=_number(float, 1), default=60.0, help="seconds that a flight may take (%(default)s)"
@@ -147,11 +147,11 @@ def _latency(arguments: argparse.Namespace) -> int:
     print(f"{arguments.pv} is served by {record.host}. It is Done.\n\nThis will write to it:")
     print(f"    Busy, {flights} times: {arguments.flights} flights by each way, and some before them to warm up")
     if arguments.self_clear:
-        print("    Done, 5 to 30 ms after each: nobody else should act on it (--self-clear)")
+        print("    Done, 5 to 105 ms after each: nobody else should act on it (--self-clear)")
     else:
         print("    Done is for your controller to write: it will scan as often. If nobody does, add --self-clear")
     if arguments.length_pv:
-        print(f"    and to {arguments.length_pv}: 0.005 to 0.03, before each; at the end what is there now")
+        print(f"    and to {arguments.length_pv}: 0.005 to 0.105, before each; at the end what is there now")
     print("    Done, where this is given up in a flight")
     if not arguments.yes and not _agreed():
         return _complain("nothing was written")

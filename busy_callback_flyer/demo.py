@@ -56,9 +56,11 @@ def run(*, points: int, duration: float, flights: int, plot: Path) -> None:
     from .flyer import BusyFlyer
     from .polling import PollingFlyer
 
-    flyers = [BusyFlyer(PREFIX, name="ifly"), PollingFlyer(PREFIX, name="ifly")]
-    for flyer in flyers:
-        flyer.wait_for_connection(timeout=10)
+    flyers: list[BusyFlyer] = []
+    for kind in (BusyFlyer, PollingFlyer):
+        flyer = kind(PREFIX, name="ifly")
+        flyer.wait_for_connection(timeout=10)  # before the next: pyepics can miss to tell two users of one PV
+        flyers.append(flyer)
     session = _Session(console, points, duration, flights)
     session.fly(flyers)
     session.show()

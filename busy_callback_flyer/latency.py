@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 __all__ = [
+    "LENGTHS",
     "BusyPV",
     "Delays",
     "Flown",
@@ -55,6 +56,10 @@ START_TIMEOUT = 60.0
 
 WARM_UP = 3
 """Flights of a block that are not counted."""
+
+LENGTHS = (0.005, 0.105)
+"""Seconds of the shortest and the longest flight. In the 100 ms between them a poll of any interval that
+divides them, so every usual one, is as likely at any time before Done."""
 
 LAND_TIMEOUT = 5.0
 """Seconds that the record may take to be Done, where we wrote it."""
@@ -211,7 +216,7 @@ def measure(
     flights: int,
     blocks: int,
     controller: Controller,
-    lengths: tuple[float, float] = (0.005, 0.03),
+    lengths: tuple[float, float] = LENGTHS,
     timeout: float = 60.0,
     seed: int = 1,
     flew: Callable[[], object] = lambda: None,

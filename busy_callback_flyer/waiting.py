@@ -40,8 +40,8 @@ class Way(Protocol):
     client: str
     """What it runs on, the control system's library among it."""
 
-    def kickoff(self, knows: Callable[[], None]) -> Status:
-        """Put Busy; `knows` is to be called as soon as the client knows of Done, and then the status finished."""
+    def kickoff(self) -> Status:
+        """Put Busy; the status is to finish as soon as the client knows of Done."""
         ...
 
     def monitor(self, pvs: Sequence[str], hears: Callable[[], None]) -> None:
@@ -74,8 +74,11 @@ def serve(make: Callable[[], Way], timeout: float) -> None:
 def _fly(run_engine: RunEngine, way: Way, timeout: float) -> dict[str, float]:
     times: dict[str, float] = {}
 
+    def finished(_status: Status) -> None:
+        times["known"] = time.time()
+
     def plan() -> MsgGenerator[None]:
-        flight = _Flight(way, lambda: times.setdefault("known", time.time()))
+        flight = _Flight(way, finished)
         yield from bps.trigger(flight, group="flight")
         yield from bps.wait("flight", timeout=timeout)
         times["next"] = time.time()
@@ -90,12 +93,14 @@ class _Flight:
     name = "flight"
     parent = None
 
-    def __init__(self, way: Way, knows: Callable[[], Any]) -> None:
+    def __init__(self, way: Way, finished: Callable[[Status], None]) -> None:
         self._way = way
-        self._knows = knows
+        self._finished = finished
 
     def trigger(self) -> Status:
-        return self._way.kickoff(self._knows)
+        status = self._way.kickoff()
+        status.add_callback(self._finished)  # before the RunEngine adds its own
+        return status
 
 
 # By ophyd. It is imported where it is used: that starts Channel Access, which other clients do without.
@@ -136,17 +141,16 @@ class ByOphyd:
 
 
 class ByFlyer(ByOphyd):
-    """By a flyer of ours, up to the callback of the kickoff status."""
+    """By the kickoff status of a flyer of ours."""
 
     def __init__(self, flyer: Any) -> None:
         super().__init__()
         self._flyer = flyer
         flyer.wait_for_connection(timeout=CONNECT_TIMEOUT)
 
-    def kickoff(self, knows: Callable[[], None]) -> Status:
+    def kickoff(self) -> Status:
         """As a plan does."""
         status: Status = self._flyer.kickoff()
-        status.add_callback(lambda _: knows())
         return status
 
     def marks(self) -> dict[str, float]:
@@ -175,7 +179,7 @@ class ByMonitoredSignal(ByOphyd):
 class BySubscription(ByMonitoredSignal):
     """By ophyd's SubscriptionStatus, without the replay of the last event, which would finish it early."""
 
-    def kickoff(self, knows: Callable[[], None]) -> Status:
+    def kickoff(self) -> Status:
         """Subscribe, then put."""
         from ophyd.status import SubscriptionStatus
 
@@ -183,7 +187,6 @@ class BySubscription(ByMonitoredSignal):
             return value == DONE  # with or without a Busy before: of a short flight both may come as one event
 
         status: Status = SubscriptionStatus(self._monitor, done, run=False)
-        status.add_callback(lambda _: knows())
         self._busy.put(BUSY)
         return status
 
@@ -198,10 +201,9 @@ class ByPutCallback(ByOphyd):
         self._busy = EpicsSignal(pv, name="busy", put_complete=True)
         self._busy.wait_for_connection(timeout=CONNECT_TIMEOUT)
 
-    def kickoff(self, knows: Callable[[], None]) -> Status:
+    def kickoff(self) -> Status:
         """Set it."""
         status: Status = self._busy.set(BUSY)
-        status.add_callback(lambda _: knows())
         return status
 
 
@@ -212,7 +214,7 @@ class ByPolledCache(ByMonitoredSignal):
         super().__init__(pv)
         self._interval = interval
 
-    def kickoff(self, knows: Callable[[], None]) -> Status:
+    def kickoff(self) -> Status:
         """Put, then look from a thread."""
         from ophyd.status import Status as OphydStatus
 
@@ -223,7 +225,6 @@ class ByPolledCache(ByMonitoredSignal):
         def look() -> None:
             while self._monitor.get() != DONE or self._monitor.timestamp <= before:
                 time.sleep(self._interval)
-            knows()
             status.set_finished()
 
         self._busy.put(BUSY)

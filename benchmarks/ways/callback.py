@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
 from typing import TYPE_CHECKING
 
 from bluesky.protocols import Status
@@ -14,26 +14,26 @@ if TYPE_CHECKING:
 class ByCallback:
     """Done is the first 0 after the put: of a short flight Busy and Done may come as one event."""
 
-    _knows: Callable[[], None] | None = None
-    _status: OphydStatus
+    _status: OphydStatus | None = None
+    _heard_at = 0.0
 
-    def kickoff(self, knows: Callable[[], None]) -> Status:
+    def kickoff(self) -> Status:
         # Here, as it brings up ophyd, and the peer has to say first by which control layer.
         from ophyd.status import Status as OphydStatus
 
-        self._knows, self._status = knows, OphydStatus()
+        status: Status = OphydStatus()
+        self._status = status
         self._put_busy()
-        status: Status = self._status
         return status
 
     def _put_busy(self) -> None:
         raise NotImplementedError
 
     def _heard(self, value: int) -> None:
-        if value == 0 and self._knows is not None:
-            knows, self._knows = self._knows, None
-            knows()
-            self._status.set_finished()
+        if value == 0 and self._status is not None:
+            self._heard_at = time.time()
+            status, self._status = self._status, None
+            status.set_finished()
 
     def marks(self) -> dict[str, float]:
-        return {}
+        return {"event": self._heard_at}

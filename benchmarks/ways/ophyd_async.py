@@ -36,7 +36,7 @@ class Peer:
         self._monitors: list[Any] = []
         call_in_bluesky_event_loop(self._busy.connect(timeout=CONNECT_TIMEOUT))
 
-    def kickoff(self, knows: Callable[[], None]) -> Status:
+    def kickoff(self) -> Status:
         async def fly() -> None:
             flying = False
             async for state in observe_value(self._busy):
@@ -44,7 +44,6 @@ class Peer:
                     flying = True
                     await self._busy.set(State.BUSY)
                 elif state is State.DONE:
-                    knows()
                     return
 
         status: Status = AsyncStatus(fly())
