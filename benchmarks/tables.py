@@ -90,7 +90,10 @@ def hops(results: Results) -> str:
     steps = [
         ("the IOC posts, kernel and network carry, libca takes it up (its handler, in C)", in_c),
         ("into Python: ctypes, the GIL, the handler of the event", float(np.median(direct["event"])) - in_c),
-        ("the flight is judged, by that event and the put-callback", float(np.median(direct["finished"] - direct["event"]))),
+        (
+            "the flight is judged, by that event and the put-callback",
+            float(np.median(direct["finished"] - direct["event"])),
+        ),
         ("the status calls back", float(np.median(direct["delay"] - direct["finished"]))),
         (
             "the RunEngine's loop wakes, the plan's next message runs",
