@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 
@@ -47,6 +49,31 @@ def _parser() -> argparse.ArgumentParser:
     ioc.add_argument("--nelm", type=_number(int, 1), default=256, help="elements of an array (%(default)s)")
     ioc.add_argument("--no-controller", action="store_true", help="without the pseudo-controller")
     ioc.set_defaults(command=_ioc)
+
+    check = commands.add_parser(
+        "check",
+        help="whether your PVs fly, and if not, what to do",
+        description="Looks at your PVs and says of each what it is, whether it is in the way of a flight, and what to "
+        "do. Without --fly nothing is written. The exit status is 0 where they fly.",
+    )
+    check.add_argument("prefix", metavar="PREFIX", help="what the PVs' names begin with")
+    check.add_argument("--busy", default="mybusy", metavar="NAME", help="the busy record, behind PREFIX (%(default)s)")
+    check.add_argument(
+        "--arrays",
+        nargs="*",
+        default=["t_array", "x_array", "y_array"],
+        metavar="NAME",
+        help="the arrays, behind PREFIX (t_array x_array y_array)",
+    )
+    check.add_argument("--fly", action="store_true", help="fly once, each verb in turn: your controller will scan")
+    check.add_argument(
+        "--flight-timeout", type=_number(float, 0), default=60.0, help="seconds that it may take (%(default)s)"
+    )
+    check.add_argument(
+        "--timeout", type=_number(float, 0), default=5.0, help="seconds that a PV may need to connect (%(default)s)"
+    )
+    check.add_argument("--json", action="store_true", help="print JSON instead of lines")
+    check.set_defaults(command=_check)
 
     latency = commands.add_parser(
         "latency",
@@ -129,6 +156,31 @@ def _ioc(arguments: argparse.Namespace) -> int:
                 return _complain("the IOC's process has ended")
     print("\nStopped.")
     return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from .check import check
+    from .flyer import make_flyer
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # lands, as by Ctrl-C
+    columns = [re.sub(r"\W", "_", name) for name in arguments.arrays]
+    flyer = make_flyer(
+        "flyer",
+        busy=arguments.prefix + arguments.busy,
+        arrays={column: arguments.prefix + name for column, name in zip(columns, arguments.arrays, strict=True)},
+        flight_timeout=arguments.flight_timeout,
+    )
+    report = check(
+        flyer,
+        fly=arguments.fly,
+        timeout=arguments.timeout,
+        found=(lambda finding: None) if arguments.json else partial(print, flush=True),
+    )
+    if arguments.json:
+        print(json.dumps(report.to_dict(), indent=1))
+    else:
+        print(f"\n{report.summary}")
+    return 0 if report.ok else 1
 
 
 def _latency(arguments: argparse.Namespace) -> int:
