@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .pages import CollectError, RaggedArrayError, StaleArrayError
     from .polling import PollingFlyer
     from .records import BusyRecord, BusyStatus, Waveform
+    from .taxi import TaxiFlyer
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # silent unless somebody asks
 
@@ -33,6 +34,7 @@ __all__ = [
     "PollingFlyer",
     "RaggedArrayError",
     "StaleArrayError",
+    "TaxiFlyer",
     "Waveform",
     "make_flyer",
 ]
@@ -43,6 +45,7 @@ _ROOMS = {
     "pages": ("CollectError", "RaggedArrayError", "StaleArrayError"),
     "polling": ("PollingFlyer",),
     "records": ("BusyRecord", "BusyStatus", "Waveform"),
+    "taxi": ("TaxiFlyer",),
 }
 _HOMES = {name: room for room, names in _ROOMS.items() for name in names}
 

@@ -150,6 +150,7 @@ class State(enum.Enum):
     """Where a flight is; see the diagram above."""
 
     NEW = "not kicked off"
+    TAXIING = "waiting for the taxi"
     CONNECTING = "waiting for the record to connect"
     CLEARING = "waiting for the record to become Done before the flight"
     SETTLING = "waiting for the controller to settle after a reset"
@@ -325,6 +326,8 @@ class Flight:
         Why the flight failed.
     awaits_ground_read : bool
         Set it where a read is sent ahead of the put (`ground_read`).
+    taxied_since : float or None
+        IOC stamp since when arrays may be of this flight, though it is before its Busy.
     timeline : Timeline
     """
 
@@ -335,6 +338,7 @@ class Flight:
         self.state = State.NEW
         self.error: FlightError | None = None
         self.awaits_ground_read = False
+        self.taxied_since: float | None = None
         self._begun = False
         self.before: Reading | None = None  # the record just before our put
         self._last: Reading | None = None
@@ -381,10 +385,14 @@ class Flight:
 
     @property
     def fresh_since(self) -> float | None:
-        """IOC stamp below which an array is older than this flight: Busy's, else the record's before our put."""
+        """IOC stamp below which an array is older than this flight: Busy's, else the record's before our put.
+
+        The taxi's, where there was one.
+        """
+        since = None if self.before is None else self.before.stamp
         if "busy" in self.timeline and self.timeline["busy"].stamp is not None:
-            return self.timeline["busy"].stamp
-        return None if self.before is None else self.before.stamp
+            since = self.timeline["busy"].stamp
+        return since if since is None or self.taxied_since is None else min(since, self.taxied_since)
 
     @property
     def next_deadline(self) -> float | None:
@@ -394,11 +402,29 @@ class Flight:
 
     # Witnesses
 
+    def taxi(self, now: float) -> Orders:
+        """Before it begins something else has to be done: then `kickoff`, or `taxi_failed`."""
+        if self.over:
+            return _NOTHING
+        self._kickoff_at = now
+        return self._enter(State.TAXIING, now)
+
+    def taxi_failed(self, error: Exception, now: float) -> Orders:
+        """It cannot begin."""
+        if self.over:
+            return _NOTHING
+        kind = type(error) if isinstance(error, FlightError) else FlightRefused
+        orders = self._fail(kind, now, f"not flown, as the taxi failed ({error})")
+        assert self.error is not None
+        self.error.__cause__ = error
+        return orders
+
     def kickoff(self, now: float, last: Reading | None) -> Orders:
         """Begin; `last` is the latest news by monitor, None where the record is not connected."""
         if self.over:
             return _NOTHING
-        self._kickoff_at = now
+        if self.state is State.NEW:
+            self._kickoff_at = now
         self._last = last
         self._enter(State.CONNECTING, now)
         return _NOTHING if last is None else self._on_ground(last, now)
@@ -470,7 +496,7 @@ class Flight:
         """The channel was disconnected."""
         self._last, self._last_seen = None, self._last or self._last_seen
         self._read_pending = False
-        if self.over or self.state in (State.NEW, State.CONNECTING, State.LOST):
+        if self.over or self.state in (State.NEW, State.TAXIING, State.CONNECTING, State.LOST):
             return _NOTHING
         if not self.airborne:
             self._connection_went = True

@@ -202,6 +202,8 @@ class BusyFlyer(Device):
     SUB_FLIGHT_DONE = "flight_done"
     SUB_FLIGHT_FAILED = "flight_failed"
 
+    _options: tuple[str, ...] = OPTIONS
+
     def __init__(
         self,
         prefix: str = "",
@@ -266,6 +268,9 @@ class BusyFlyer(Device):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        shadowed = [attr for attr in cls.component_names if attr in cls._options]
+        if shadowed:
+            raise TypeError(f"{cls.__name__}.{shadowed[0]} is an option of BusyFlyer: give this component another name")
         if hasattr(cls, "collect") and cls.collect_pages is BusyFlyer.collect_pages:
             raise TypeError(
                 f"{cls.__name__}.collect would never be called: delete it, and describe_collect with it. "
@@ -534,10 +539,10 @@ class BusyFlyer(Device):
         ValueError
             An option that no flight can be flown with; none is changed then.
         """
-        unknown = d.keys() - {*OPTIONS, *self.configuration_attrs}
+        unknown = d.keys() - {*self._options, *self.configuration_attrs}
         if unknown:
             raise ValueError(f"{self.name} has nothing to configure that is named {', '.join(sorted(unknown))}")
-        options = {name: value for name, value in d.items() if name in OPTIONS}
+        options = {name: value for name, value in d.items() if name in self._options}
         before = {name: getattr(self, _attribute(name)) for name in options}
         old = self.read_configuration()
         try:
@@ -546,7 +551,7 @@ class BusyFlyer(Device):
         except Exception:
             self._set_options(before)
             raise
-        super().configure({name: value for name, value in d.items() if name not in OPTIONS})
+        super().configure({name: value for name, value in d.items() if name not in self._options})
         return old, self.read_configuration()
 
     def _set_options(self, options: dict[str, Any]) -> None:
@@ -556,7 +561,7 @@ class BusyFlyer(Device):
 
     def _settings(self) -> dict[str, Any]:
         settings: dict[str, Any] = {f"{self.name}_{attr}_pv": line.pv for attr, line in self._arrays.lines.items()}
-        options = {name: getattr(self, _attribute(name)) for name in OPTIONS}
+        options = {name: getattr(self, _attribute(name)) for name in self._options}
         return settings | {f"{self.name}_{name}": value for name, value in options.items() if value is not None}
 
     def wait_for_connection(self, all_signals: bool = False, timeout: Any = _DEFAULT_TIMEOUT) -> None:

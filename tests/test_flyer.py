@@ -18,7 +18,7 @@ import psutil
 import pytest
 from bluesky import RunEngine
 from bluesky.utils import FailedStatus
-from ophyd import Component, EpicsSignal
+from ophyd import Component, EpicsSignal, EpicsSignalRO
 
 from busy_callback_flyer import (
     BusyFlyer,
@@ -434,6 +434,13 @@ def test_own_collect_is_refused_when_defined() -> None:
 
         class Mine(BusyFlyer):
             def collect(self) -> None: ...
+
+
+def test_a_component_with_the_name_of_an_option_is_refused_when_defined() -> None:
+    with pytest.raises(TypeError, match=r"Mine\.points is an option"):
+
+        class Mine(BusyFlyer):
+            points = Component(EpicsSignalRO, "npts")
 
 
 def test_time_array_may_be_none(make_flyer: MakeFlyer) -> None:

@@ -1,0 +1,286 @@
+"""Taxi, then fly: two busy records in turn, both by the same rules. The test is the controller of both."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import numpy as np
+import pytest
+from bluesky import RunEngine
+from bluesky.protocols import Preparable
+from bluesky.utils import MsgGenerator
+from ophyd import Component
+
+from busy_callback_flyer import (
+    BusyRecord,
+    FlightAborted,
+    FlightRefused,
+    FlightTimeout,
+    StaleArrayError,
+    TaxiFlyer,
+    plans,
+)
+
+# isort: split
+import epics
+
+from .conftest import PREFIX, look
+from .faults.interruptions import until
+
+BUSY, TAXI = f"{PREFIX}own", f"{PREFIX}second"
+TIMEOUT = 20.0
+
+
+class HandTaxiFlyer(TaxiFlyer):
+    """Nobody acts on its records but the test."""
+
+    busy = Component(BusyRecord, "own", kind="config")
+    taxi = Component(BusyRecord, "second", kind="config")
+
+
+@pytest.fixture(params=["direct", "ophyd"])
+def flyer(request: pytest.FixtureRequest, make_flyer: Callable[..., Any]) -> HandTaxiFlyer:
+    for pv in (BUSY, TAXI):
+        epics.caput(pv, 0)
+        assert look(pv)[0] == 0
+    flyer: HandTaxiFlyer = make_flyer(HandTaxiFlyer, events=request.param, flight_timeout=TIMEOUT, taxi_timeout=TIMEOUT)
+    return flyer
+
+
+def is_busy(pv: str) -> bool:
+    return look(pv)[0] == 1
+
+
+def fill(points: tuple[float, ...] = (1, 2, 3)) -> None:
+    x = np.array(points, float)
+    for array, values in (("t", time.time() + x), ("x", x), ("y", x**2)):
+        assert epics.caput(f"{PREFIX}{array}_array", values, wait=True, timeout=10) == 1
+
+
+def taxis(flyer: HandTaxiFlyer) -> None:
+    """Play the controller: until the taxi is over."""
+    until(lambda: is_busy(TAXI))
+    epics.caput(TAXI, 0)
+
+
+def lands(points: tuple[float, ...] = (1, 2, 3)) -> None:
+    """Play the controller: the flight, once it has begun."""
+    until(lambda: is_busy(BUSY))
+    fill(points)
+    epics.caput(BUSY, 0)
+
+
+def test_it_can_be_prepared(flyer: HandTaxiFlyer) -> None:
+    assert isinstance(flyer, Preparable)
+
+
+def test_a_kickoff_taxis_first(flyer: HandTaxiFlyer) -> None:
+    status = flyer.kickoff()
+    until(lambda: is_busy(TAXI))
+    assert not is_busy(BUSY)
+    assert not status.done
+    taxis(flyer)
+    until(lambda: is_busy(BUSY))
+    assert not status.done
+    lands()
+    status.wait(timeout=TIMEOUT)
+    flyer.complete().wait(timeout=TIMEOUT)
+    (page,) = flyer.collect_pages()
+    assert page["data"]["ifly_xArr"] == [1, 2, 3]
+    assert flyer.taxi_timeline["done"].client <= flyer.timeline["put"].client
+    assert [look(pv)[0] for pv in (BUSY, TAXI)] == [0, 0]
+
+
+def test_what_is_prepared_taxis_once_and_for_one_flight(flyer: HandTaxiFlyer) -> None:
+    prepared = flyer.prepare()
+    taxis(flyer)
+    prepared.wait(timeout=TIMEOUT)
+    taxied = look(TAXI)
+    status = flyer.kickoff()
+    lands()
+    status.wait(timeout=TIMEOUT)
+    assert look(TAXI) == taxied
+    status = flyer.kickoff()
+    until(lambda: is_busy(TAXI))
+    assert not is_busy(BUSY)
+    taxis(flyer)
+    lands()
+    status.wait(timeout=TIMEOUT)
+
+
+def test_a_kickoff_in_the_taxi_waits_for_it(flyer: HandTaxiFlyer) -> None:
+    prepared = flyer.prepare()
+    status = flyer.kickoff()
+    until(lambda: is_busy(TAXI))
+    busy = look(TAXI)
+    assert look(TAXI) == busy
+    assert not is_busy(BUSY)
+    taxis(flyer)
+    prepared.wait(timeout=TIMEOUT)
+    lands()
+    status.wait(timeout=TIMEOUT)
+
+
+@pytest.mark.parametrize("by", ["kickoff", "prepare and kickoff"])
+def test_a_failed_taxi_never_flies(flyer: HandTaxiFlyer, by: str) -> None:
+    before = look(BUSY)
+    flyer.taxi_timeout = 0.2
+    if by == "prepare and kickoff":
+        prepared = flyer.prepare()
+    status = flyer.kickoff()
+    failure = status.exception(timeout=TIMEOUT)
+    assert isinstance(failure, FlightTimeout)
+    for word in (BUSY, TAXI, "taxi failed", "flight_timeout=0.2"):
+        assert word in str(failure)
+    if by == "prepare and kickoff":
+        assert isinstance(prepared.exception(timeout=TIMEOUT), FlightTimeout)
+    assert isinstance(flyer.complete().exception(timeout=TIMEOUT), FlightTimeout)
+    assert list(flyer.collect_pages()) == []
+    assert look(BUSY) == before
+    assert not is_busy(TAXI)
+    flyer.taxi_timeout = TIMEOUT
+    status = flyer.kickoff()
+    taxis(flyer)
+    lands()
+    status.wait(timeout=TIMEOUT)
+
+
+def test_after_a_taxi_that_failed_the_next_kickoff_taxis(flyer: HandTaxiFlyer) -> None:
+    flyer.taxi_timeout = 0.2
+    assert isinstance(flyer.prepare().exception(timeout=TIMEOUT), FlightTimeout)
+    flyer.taxi_timeout = TIMEOUT
+    status = flyer.kickoff()
+    taxis(flyer)
+    lands()
+    status.wait(timeout=TIMEOUT)
+
+
+def test_stop_in_the_taxi_ends_it_and_nothing_is_flown(flyer: HandTaxiFlyer) -> None:
+    before = look(BUSY)
+    status = flyer.kickoff()
+    until(lambda: is_busy(TAXI))
+    flyer.stop()
+    assert isinstance(status.exception(timeout=TIMEOUT), FlightAborted)
+    assert not is_busy(TAXI)
+    assert look(BUSY) == before
+    assert not flyer.flying
+
+
+def test_stop_in_flight_leaves_the_taxi_alone(flyer: HandTaxiFlyer) -> None:
+    status = flyer.kickoff()
+    taxis(flyer)
+    until(lambda: is_busy(BUSY))
+    taxied = look(TAXI)
+    flyer.stop()
+    assert isinstance(status.exception(timeout=TIMEOUT), FlightAborted)
+    assert not is_busy(BUSY)
+    assert look(TAXI) == taxied
+
+
+def test_stop_between_forgets_the_taxi(flyer: HandTaxiFlyer) -> None:
+    prepared = flyer.prepare()
+    taxis(flyer)
+    prepared.wait(timeout=TIMEOUT)
+    flyer.stop()
+    flyer.kickoff()
+    until(lambda: is_busy(TAXI))
+
+
+def test_it_is_not_prepared_in_flight(flyer: HandTaxiFlyer) -> None:
+    flyer.kickoff()
+    with pytest.raises(RuntimeError, match="flying already"):
+        flyer.prepare()
+
+
+def test_what_the_taxi_filled_is_of_this_flight(flyer: HandTaxiFlyer) -> None:
+    status = flyer.kickoff()
+    until(lambda: is_busy(TAXI))
+    fill()
+    epics.caput(TAXI, 0)
+    until(lambda: is_busy(BUSY))
+    epics.caput(BUSY, 0)
+    status.wait(timeout=TIMEOUT)
+    flyer.complete().wait(timeout=TIMEOUT)
+    (page,) = flyer.collect_pages()
+    assert page["data"]["ifly_xArr"] == [1, 2, 3]
+
+
+def test_what_is_older_than_the_taxi_is_not(flyer: HandTaxiFlyer) -> None:
+    fill()
+    flyer.fresh_timeout = 0.0
+    status = flyer.kickoff()
+    taxis(flyer)
+    until(lambda: is_busy(BUSY))
+    epics.caput(BUSY, 0)
+    status.wait(timeout=TIMEOUT)
+    assert isinstance(flyer.complete().exception(timeout=TIMEOUT), StaleArrayError)
+
+
+@pytest.mark.parametrize("where", ["in the taxi", "in flight"])
+def test_a_replay_rejoins(flyer: HandTaxiFlyer, where: str) -> None:
+    """As the RunEngine does it after a pause: what came since the checkpoint comes again."""
+    prepared, status = flyer.prepare(), flyer.kickoff()
+    until(lambda: is_busy(TAXI))
+    if where == "in flight":
+        taxis(flyer)
+        until(lambda: is_busy(BUSY))
+    before = [look(pv) for pv in (BUSY, TAXI)]
+    flyer.pause()
+    flyer.resume()
+    assert flyer.prepare() is prepared
+    assert flyer.kickoff() is status
+    assert [look(pv) for pv in (BUSY, TAXI)] == before
+    if where == "in the taxi":
+        taxis(flyer)
+    lands()
+    status.wait(timeout=TIMEOUT)
+    flyer.kickoff()
+    until(lambda: is_busy(TAXI))
+
+
+def test_a_pause_can_abort_both(flyer: HandTaxiFlyer) -> None:
+    flyer.on_pause = "abort"
+    status = flyer.kickoff()
+    until(lambda: is_busy(TAXI))
+    flyer.pause()
+    assert isinstance(status.exception(timeout=TIMEOUT), FlightAborted)
+    assert not is_busy(TAXI)
+
+
+def test_in_a_plan(flyer: HandTaxiFlyer, run_engine: RunEngine, documents: list[tuple[str, dict[str, Any]]]) -> None:
+    def plan() -> MsgGenerator[None]:
+        yield from bps.prepare(flyer, None, group="taxi")
+        yield from bps.wait("taxi")
+        yield from plans.fly(flyer)
+
+    def act(event: Callable[[], None]) -> Callable[..., None]:
+        return lambda **_: event()
+
+    flyer._taxi.subscribe(act(lambda: taxis(flyer)), flyer.SUB_FLIGHT_BUSY)
+    flyer.subscribe(act(lands), flyer.SUB_FLIGHT_BUSY)
+    run_engine(plan())
+    (page,) = (document for name, document in documents if name == "event_page")
+    assert page["data"]["ifly_xArr"] == [1, 2, 3]
+    assert documents[-1][1]["exit_status"] == "success"
+
+
+def test_what_cannot_taxi_is_refused_before_anything_moves(make_flyer: Callable[..., Any]) -> None:
+    class Wrong(HandTaxiFlyer):
+        taxi = Component(BusyRecord, "npts", kind="config")
+
+    flyer = Wrong(PREFIX, name="wrong")
+    with pytest.raises(FlightRefused, match="no busy record"):
+        flyer.wait_for_connection(timeout=TIMEOUT)
+    with pytest.raises(FlightRefused, match="no busy record"):
+        flyer.kickoff()
+    assert not is_busy(BUSY)
+
+
+def test_options_are_checked_and_configured(flyer: HandTaxiFlyer) -> None:
+    with pytest.raises(ValueError, match="taxi_timeout"):
+        HandTaxiFlyer(PREFIX, name="bad", taxi_timeout=-1)
+    flyer.configure({"taxi_timeout": 7.0})
+    assert flyer.read_configuration()["ifly_taxi_timeout"]["value"] == 7.0
