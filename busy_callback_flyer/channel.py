@@ -657,8 +657,9 @@ class BusySignal(_Line):
         """Nothing can take it back here."""
 
     def put(self, value: int) -> None:
-        """Put without callback."""
+        """Put without callback, and look: of an event that came while others were at it, nobody may have told."""
         self._worker.do(functools.partial(self._put, value))
+        self._worker.do(self._look_again)
 
     def put_callback(self, value: int, answer: PutAnswer) -> None:
         """Put with callback; `answer` is called when it is back, without a status."""
@@ -678,9 +679,12 @@ class BusySignal(_Line):
         finally:
             self._putting = False
         if not self._is_epics:  # no echo, but what it says now
-            reading = self._ask()
-            if reading is not None:
-                self._event(reading)
+            self._look_again()
+
+    def _look_again(self) -> None:
+        reading = self._ask()
+        if reading is not None:
+            self._event(reading)
 
     def _put_and_answer(self, value: int, answer: PutAnswer) -> None:
         if not self._answered.wait(ANSWER_GRACE):
@@ -729,9 +733,7 @@ class BusySignal(_Line):
                 self._monitor = EpicsSignalRO(self.pv, name=f"{self._signal.name}_monitor", auto_monitor=True)
             self._monitor.subscribe(self._value_changed, run=False)
         if self.reading is None:
-            reading = self._ask()
-            if reading is not None:
-                self._event(reading)
+            self._look_again()
 
     def _event(self, reading: Reading) -> None:
         if reading == self.reading:  # a new subscription may tell twice
