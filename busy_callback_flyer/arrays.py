@@ -14,7 +14,7 @@ import numpy as np
 from event_model import DataKey, PartialEventPage
 from ophyd import Signal
 
-from .channel import ArrayChannel, ArrayLine, ArrayReading, ArraySignal, ScalarReading, ScalarSignal, Worker, state_of
+from .channel import ArrayChannel, ArrayLine, ArrayReading, ArraySignal, ScalarReading, ScalarSignal, Worker
 from .deadlines import Alarm
 from .flight import Flight, FlightRefused, Reading, Timeline, require_one_of, require_seconds
 from .pages import (
@@ -143,9 +143,13 @@ class Arrays:
 
     def value_names(self) -> list[str]:
         """Names of the signals that are read once a flight: those of normal or hinted kind, as ophyd has it."""
-        flyer, state = self._flyer, state_of(self._flyer.busy)
+        flyer, states = self._flyer, self._flyer.busy_states
         signals = {attr: getattr(flyer, attr) for attr in flyer.read_attrs if attr.split(".")[0] not in self.lines}
-        return [attr for attr, signal in signals.items() if isinstance(signal, Signal) and signal is not state]
+        return [
+            attr
+            for attr, signal in signals.items()
+            if isinstance(signal, Signal) and not any(signal is state for state in states)
+        ]
 
     def values(self, options: CollectOptions) -> dict[str, ScalarSignal]:
         """The lines to the values, and to what counts the points. A lazy component connects here, and may wait."""

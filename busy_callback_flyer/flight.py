@@ -29,6 +29,8 @@ tried in microseconds.
                                  ▼  stamp          ▼
                               failed            finished
 
+(Where there is a taxi, it comes between the ground and SENT: TAXIING.)
+
 A flight is *finished* by evidence only:
 
 * our put-callback came back normally, and a Busy and then a Done event were seen since
@@ -132,6 +134,7 @@ class Reading(NamedTuple):
 class Order(enum.Enum):
     """What the owner of a flight is asked to do, in the order given, outside its lock."""
 
+    TAXI = "taxi, then tell that it is over, or failed"
     PUT_BUSY = "put 1 with callback"
     PUT_DONE = "put 0, without callback"
     FORGET = "take the put-callback back, if it is pending"
@@ -177,6 +180,8 @@ class FlightOptions:
     flight_timeout: float | None = None
     on_timeout: Literal["reset", "leave"] = "reset"
     reconnect_timeout: float = 15.0
+    timeout_name: str = "flight_timeout"
+    """What its owner calls it, for messages."""
 
     def __post_init__(self) -> None:
         require_one_of("when_busy", self.when_busy, "reset", "wait", "fail")
@@ -326,6 +331,8 @@ class Flight:
         Why the flight failed.
     awaits_ground_read : bool
         Set it where a read is sent ahead of the put (`ground_read`).
+    taxis : bool
+        Set it where something else has to be done just before the put (`Order.TAXI`).
     taxied_since : float or None
         IOC stamp since when arrays may be of this flight, though it is before its Busy.
     timeline : Timeline
@@ -338,6 +345,7 @@ class Flight:
         self.state = State.NEW
         self.error: FlightError | None = None
         self.awaits_ground_read = False
+        self.taxis = False
         self.taxied_since: float | None = None
         self._begun = False
         self.before: Reading | None = None  # the record just before our put
@@ -402,16 +410,16 @@ class Flight:
 
     # Witnesses
 
-    def taxi(self, now: float) -> Orders:
-        """Before it begins something else has to be done: then `kickoff`, or `taxi_failed`."""
-        if self.over:
+    def taxi_over(self, now: float) -> Orders:
+        """The taxi that was ordered has come to its end, well."""
+        if self.state is not State.TAXIING:
             return _NOTHING
-        self._kickoff_at = now
-        return self._enter(State.TAXIING, now)
+        self.taxis = False
+        return self._enter(State.CONNECTING, now) if self._last is None else self._on_ground(self._last, now)
 
     def taxi_failed(self, error: Exception, now: float) -> Orders:
-        """It cannot begin."""
-        if self.over:
+        """The taxi that was ordered has failed: nothing is flown."""
+        if self.state is not State.TAXIING:
             return _NOTHING
         kind = type(error) if isinstance(error, FlightError) else FlightRefused
         orders = self._fail(kind, now, f"not flown, as the taxi failed ({error})")
@@ -423,8 +431,7 @@ class Flight:
         """Begin; `last` is the latest news by monitor, None where the record is not connected."""
         if self.over:
             return _NOTHING
-        if self.state is State.NEW:
-            self._kickoff_at = now
+        self._kickoff_at = now
         self._last = last
         self._enter(State.CONNECTING, now)
         return _NOTHING if last is None else self._on_ground(last, now)
@@ -496,11 +503,11 @@ class Flight:
         """The channel was disconnected."""
         self._last, self._last_seen = None, self._last or self._last_seen
         self._read_pending = False
-        if self.over or self.state in (State.NEW, State.TAXIING, State.CONNECTING, State.LOST):
+        if self.over or self.state in (State.NEW, State.CONNECTING, State.LOST):
             return _NOTHING
         if not self.airborne:
             self._connection_went = True
-            return self._enter(State.CONNECTING, now)
+            return _NOTHING if self.state is State.TAXIING else self._enter(State.CONNECTING, now)
         if self._busy is None:  # nothing to know it by when it comes back
             return self._fail(
                 FlightLost, now, "the connection was lost before Busy was seen: fly again once the IOC is back"
@@ -558,6 +565,9 @@ class Flight:
         return (Order.PUT_DONE,) if self.options.when_busy == "reset" else _NOTHING
 
     def _take_off(self, reading: Reading | None, now: float) -> Orders:
+        if self.taxis:
+            self._enter(State.TAXIING, now)
+            return (Order.TAXI,)
         self.before = reading
         self._put_at = now
         self.timeline.mark("put", now)
@@ -757,7 +767,7 @@ class Flight:
     def _flight_timeout(self, now: float) -> Orders:
         return self._time_out(
             now,
-            f"not Done within flight_timeout={self.options.flight_timeout:g} s of the put of Busy: "
+            f"not Done within {self.options.timeout_name}={self.options.flight_timeout:g} s of the put of Busy: "
             "does the controller run, and is that long enough?",
         )
 

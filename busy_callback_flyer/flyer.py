@@ -595,6 +595,11 @@ class BusyFlyer(Device):
 
     # The lines to the records
 
+    @property
+    def busy_states(self) -> list[Signal]:
+        """Signals of its busy records."""
+        return [state_of(self.busy)]
+
     def _open_channels(self) -> None:
         state = state_of(self.busy)
         self._opened_for = self.events
@@ -637,6 +642,10 @@ class BusyFlyer(Device):
         channel = self._channel
         flight.awaits_ground_read = isinstance(channel, BusySignal)
         self._witness(flight, lambda flight, now: flight.kickoff(now, channel.reading if channel.ready else None))
+
+    def _begin_taxi(self, flight: Flight) -> None:
+        """Of a flyer that taxis."""
+        raise NotImplementedError
 
     def _put_busy(self, flight: Flight) -> None:
         def answer(status: int | None, message: str) -> None:
@@ -691,7 +700,9 @@ class BusyFlyer(Device):
                 self._errand_runner = threading.get_ident()
                 order, flight = self._errands.popleft()
             try:
-                if order is Order.PUT_BUSY:
+                if order is Order.TAXI:
+                    self._begin_taxi(flight)
+                elif order is Order.PUT_BUSY:
                     self._put_busy(flight)
                 elif order is Order.PUT_DONE:
                     self._put_done()

@@ -15,7 +15,7 @@ import bluesky.preprocessors as bpp
 from bluesky.protocols import Flyable, Stoppable
 from bluesky.utils import FailedStatus, Msg, MsgGenerator, RunEngineControlException, short_uid
 
-from .channel import name_of, state_of
+from .channel import name_of
 from .flyer import BusyFlyer
 
 __all__ = ["fly", "recover"]
@@ -200,7 +200,7 @@ def _refuse(flyers: Sequence[Flyable]) -> None:
         if isinstance(flyer, BusyFlyer):
             if flyer.flying:
                 raise RuntimeError(f"{flyer.name} is flying already: wait for that flight, or stop() it")
-            pv = name_of(state_of(flyer.busy))
-            if pv in flown:
-                raise ValueError(f"{flown[pv]} and {flyer.name} cannot fly at once: both have the busy record {pv}")
-            flown[pv] = flyer.name
+            for pv in map(name_of, flyer.busy_states):
+                if pv in flown:
+                    raise ValueError(f"{flown[pv]} and {flyer.name} cannot fly at once: both have the busy record {pv}")
+                flown[pv] = flyer.name

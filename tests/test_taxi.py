@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import bluesky.plan_stubs as bps
 import numpy as np
@@ -113,11 +113,11 @@ def test_what_is_prepared_taxis_once_and_for_one_flight(flyer: HandTaxiFlyer) ->
 
 def test_a_kickoff_in_the_taxi_waits_for_it(flyer: HandTaxiFlyer) -> None:
     prepared = flyer.prepare()
-    status = flyer.kickoff()
     until(lambda: is_busy(TAXI))
     busy = look(TAXI)
-    assert look(TAXI) == busy
+    status = flyer.kickoff()
     assert not is_busy(BUSY)
+    assert look(TAXI) == busy
     taxis(flyer)
     prepared.wait(timeout=TIMEOUT)
     lands()
@@ -133,7 +133,7 @@ def test_a_failed_taxi_never_flies(flyer: HandTaxiFlyer, by: str) -> None:
     status = flyer.kickoff()
     failure = status.exception(timeout=TIMEOUT)
     assert isinstance(failure, FlightTimeout)
-    for word in (BUSY, TAXI, "taxi failed", "flight_timeout=0.2"):
+    for word in (BUSY, TAXI, "taxi failed", "taxi_timeout=0.2"):
         assert word in str(failure)
     if by == "prepare and kickoff":
         assert isinstance(prepared.exception(timeout=TIMEOUT), FlightTimeout)
@@ -241,13 +241,116 @@ def test_a_replay_rejoins(flyer: HandTaxiFlyer, where: str) -> None:
     until(lambda: is_busy(TAXI))
 
 
+def fly_once(flyer: HandTaxiFlyer) -> None:
+    status = flyer.kickoff()
+    taxis(flyer)
+    lands()
+    status.wait(timeout=TIMEOUT)
+    flyer.complete().wait(timeout=TIMEOUT)
+    assert len(list(flyer.collect_pages())) == 1
+
+
+@pytest.mark.parametrize("by", ["kickoff", "prepare"])
+def test_a_pause_after_a_flight_makes_no_taxi_do_for_two(flyer: HandTaxiFlyer, by: str) -> None:
+    fly_once(flyer)
+    flyer.pause()
+    flyer.resume()
+    getattr(flyer, by)()
+    until(lambda: is_busy(TAXI))
+    assert not is_busy(BUSY)
+
+
+def test_a_replay_of_the_kickoff_alone_makes_no_taxi_do_for_two(flyer: HandTaxiFlyer) -> None:
+    """There was a checkpoint between prepare and kickoff."""
+    prepared = flyer.prepare()
+    taxis(flyer)
+    prepared.wait(timeout=TIMEOUT)
+    status = flyer.kickoff()
+    flyer.pause()
+    flyer.resume()
+    assert flyer.kickoff() is status
+    lands()
+    status.wait(timeout=TIMEOUT)
+    flyer.complete().wait(timeout=TIMEOUT)
+    assert len(list(flyer.collect_pages())) == 1
+    assert flyer.prepare() is not prepared
+    until(lambda: is_busy(TAXI))
+
+
+def test_what_was_prepared_survives_a_pause(flyer: HandTaxiFlyer) -> None:
+    prepared = flyer.prepare()
+    taxis(flyer)
+    prepared.wait(timeout=TIMEOUT)
+    taxied = look(TAXI)
+    flyer.pause()
+    flyer.resume()
+    assert flyer.prepare() is prepared
+    status = flyer.kickoff()
+    lands()
+    status.wait(timeout=TIMEOUT)
+    assert look(TAXI) == taxied
+
+
+def test_what_was_prepared_by_a_plan_that_was_given_up_is_forgotten(flyer: HandTaxiFlyer) -> None:
+    prepared = flyer.prepare()
+    taxis(flyer)
+    prepared.wait(timeout=TIMEOUT)
+    flyer.pause()
+    flyer.kickoff()
+    until(lambda: is_busy(TAXI))
+    assert not is_busy(BUSY)
+
+
+@pytest.mark.parametrize("when_busy", ["fail", "wait", "reset"])
+def test_nothing_is_moved_while_another_flies(
+    flyer: HandTaxiFlyer, when_busy: Literal["fail", "wait", "reset"]
+) -> None:
+    flyer.when_busy = when_busy
+    taxied = look(TAXI)
+    epics.caput(BUSY, 1, wait=False)
+    until(lambda: is_busy(BUSY))
+    until(lambda: flyer._channel.reading is not None and flyer._channel.reading.value == 1)
+    with pytest.raises(FlightRefused, match="is Busy"):
+        flyer.prepare()
+    status = flyer.kickoff()
+    if when_busy == "fail":
+        assert isinstance(status.exception(timeout=TIMEOUT), FlightRefused)
+        assert is_busy(BUSY)
+        assert look(TAXI) == taxied
+        return
+    if when_busy == "wait":
+        assert look(TAXI) == taxied
+        epics.caput(BUSY, 0)
+    taxis(flyer)
+    lands()
+    status.wait(timeout=TIMEOUT)
+
+
+def test_two_with_one_taxi_do_not_fly_at_once(flyer: HandTaxiFlyer) -> None:
+    class Second(HandTaxiFlyer):
+        busy = Component(BusyRecord, "contested", kind="config")
+
+    with pytest.raises(ValueError, match=f"both have the busy record {TAXI}"):
+        list(plans.fly([flyer, Second(PREFIX, name="jfly")]))
+
+
+def test_a_taxi_of_normal_kind_is_no_column(make_flyer: Callable[..., Any]) -> None:
+    class Normal(HandTaxiFlyer):
+        taxi = Component(BusyRecord, "second")
+
+    assert set(make_flyer(Normal).describe_collect()["ifly"]) == {"ifly_tArr", "ifly_xArr", "ifly_yArr"}
+
+
 def test_a_pause_can_abort_both(flyer: HandTaxiFlyer) -> None:
     flyer.on_pause = "abort"
-    status = flyer.kickoff()
-    until(lambda: is_busy(TAXI))
-    flyer.pause()
-    assert isinstance(status.exception(timeout=TIMEOUT), FlightAborted)
-    assert not is_busy(TAXI)
+    for where in (TAXI, BUSY):
+        status = flyer.kickoff()
+        if where == BUSY:
+            taxis(flyer)
+        until(lambda where=where: is_busy(where))  # type: ignore[misc]
+        flyer.pause()
+        assert isinstance(status.exception(timeout=TIMEOUT), FlightAborted)
+        assert [is_busy(pv) for pv in (TAXI, BUSY)] == [False, False]
 
 
 def test_in_a_plan(flyer: HandTaxiFlyer, run_engine: RunEngine, documents: list[tuple[str, dict[str, Any]]]) -> None:
