@@ -21,15 +21,18 @@ from ophyd.signal import EpicsSignalBase
 import epics
 
 from .arrays import column_names
-from .channel import name_of, state_of
+from .channel import state_of
 from .flight import BUSY, EPICS_EPOCH, FlightError, Timeline
 from .flyer import BusyFlyer
+from .taxi import TaxiFlyer
 
 __all__ = ["Finding", "Mark", "Report", "check"]
 
 LINK_ALARM = 14
 DEVICE_TIME = -2
 """TSE of a record whose stamps are its device support's."""
+
+BUSY_FIELDS = ("RTYP", "DISP", "HIGH", "OMSL", "TSE", "OUT", "FLNK")
 
 FIELD_TIMEOUT = 1.0
 """Seconds that a record's fields may need to connect, where the record itself has."""
@@ -159,31 +162,34 @@ class _PVs:
 
 
 def _records(flyer: BusyFlyer, timeout: float) -> Iterator[Finding]:
-    state = state_of(flyer.busy)
-    signals = [state, *(getattr(flyer, attr).wave for attr in column_names(type(flyer)))]
+    states = flyer.busy_states
+    signals = [*states, *(getattr(flyer, attr).wave for attr in column_names(type(flyer)))]
     for signal in signals:
         if not isinstance(signal, EpicsSignalBase):
             advice = "give it components that are EPICS signals"
             yield Finding(signal.name, Mark.failure, f"it is a {type(signal).__name__}, not a PV", advice)
             return
     names = [signal.pvname for signal in signals]
-    fields = [_field(name_of(state), name) for name in ("RTYP", "DISP", "HIGH", "OMSL", "TSE", "OUT", "FLNK")]
+    busy_names, array_names = names[: len(states)], names[len(states) :]
+    fields = [_field(pv, name) for pv in busy_names for name in BUSY_FIELDS]
     pvs = _PVs(names, timeout)
     there = {_record_of(name) for name in names if pvs[name].connected}
     if not there:
         yield Finding(", ".join(names), Mark.failure, f"none of them connected within {timeout:g} s", _where_it_looks())
         return
     # Of what is there; a server that is no IOC of EPICS base may not have them.
-    fields += [_field(name, "NORD") for name in names[1:]]
+    fields += [_field(name, "NORD") for name in array_names]
     served = _PVs([name for name in fields if _record_of(name) in there], min(timeout, FIELD_TIMEOUT))
-    yield from _busy(flyer, names[0], pvs, served, timeout)
+    for name in busy_names:
+        yield from _busy(flyer, name, pvs, served, timeout)
     lengths = {}
-    for attr, name in zip(column_names(type(flyer)), names[1:], strict=True):
+    for attr, name in zip(column_names(type(flyer)), array_names, strict=True):
         yield _array(flyer, attr, pvs[name], served, timeout)
         nord = served.get(_field(name, "NORD"))
-        if nord is not None:
+        if nord is not None and not getattr(flyer, attr).string:
             lengths[name] = int(nord)
-    if len(set(lengths.values())) > 1:
+    yield from _others(flyer, names, {_record_of(name) for name in names} - there)
+    if len(set(lengths.values())) > 1 and flyer.points is None and flyer.on_ragged == "error":
         said = ", ".join(f"{name} {length}" for name, length in lengths.items())
         yield Finding(
             "arrays",
@@ -191,6 +197,17 @@ def _records(flyer: BusyFlyer, timeout: float) -> Iterator[Finding]:
             f"they differ in length now: {said}",
             "that is an error after a flight; on_ragged='truncate' takes what all of them have",
         )
+
+
+def _others(flyer: BusyFlyer, looked_at: list[str], missing: set[str]) -> Iterator[Finding]:
+    """Signals that `wait_for_connection` waits for, too; they had as long to connect as those."""
+    for walk in flyer.walk_signals():
+        signal = walk.item
+        if not isinstance(signal, EpicsSignalBase) or signal.pvname in looked_at:
+            continue
+        if not signal.connected and _record_of(signal.pvname) not in missing:
+            advice = f"is the name right? A subclass may do without: `{walk.dotted_name.split('.')[0]}`"
+            yield Finding(signal.pvname, Mark.failure, f"{walk.dotted_name} is not connected", advice)
 
 
 def _where_it_looks() -> str:
@@ -262,9 +279,10 @@ def _now(flyer: BusyFlyer, name: str, pv: Any) -> Finding:
         done = {
             "reset": "kickoff will write Done first (when_busy='reset')",
             "wait": "kickoff will wait for that flight (when_busy='wait')",
-            "fail": "kickoff will refuse (when_busy='fail')",
+            "fail": "nothing is flown meanwhile (when_busy='fail'): wait for that flight, or write Done",
         }
-        return Finding(name, Mark.warning, f"Busy now, {when}", done[flyer.when_busy])
+        mark = Mark.failure if flyer.when_busy == "fail" else Mark.warning
+        return Finding(name, mark, f"Busy now, {when}", done[flyer.when_busy])
     alarm = "" if never or not news["severity"] else f", alarm severity {news['severity']} status {news['status']}"
     return Finding(name, Mark.ok, f"Done now, {when}{alarm}")
 
@@ -293,6 +311,9 @@ def _array(flyer: BusyFlyer, attr: str, pv: Any, fields: _PVs, timeout: float) -
     if kind in ("string", "enum"):
         advice = "numbers are needed, or characters (FTVL CHAR) with Waveform(string=True)"
         return Finding(pv.pvname, Mark.failure, f"it holds {kind}s", advice)
+    if waveform.string and kind != "char":
+        advice = "a text needs FTVL CHAR; numbers do without Waveform(string=True)"
+        return Finding(pv.pvname, Mark.failure, f"it holds {kind}s, and a text is wanted", advice)
     nord = fields.get(_field(pv.pvname, "NORD"))
     holds = "an array of up to" if nord is None else f"{int(nord)} of"
     says = f"{attr}: {holds} {pv.nelm} {kind}s"
@@ -357,6 +378,8 @@ def _timeout_set(flyer: BusyFlyer) -> Iterator[None]:
 
 def _verbs(flyer: BusyFlyer) -> Iterator[Finding]:
     patience = (flyer.flight_timeout or FLIGHT_TIMEOUT) + flyer.start_timeout + flyer.reconnect_timeout
+    if isinstance(flyer, TaxiFlyer):
+        patience += (flyer.taxi_timeout or FLIGHT_TIMEOUT) + flyer.start_timeout + flyer.reconnect_timeout
     keys = _keys(flyer)
     yield Finding("describe_collect", Mark.ok, ", ".join(sorted(keys)) or "no keys")
     began = time.monotonic()
@@ -371,7 +394,7 @@ def _verbs(flyer: BusyFlyer) -> Iterator[Finding]:
     pages = list(flyer.collect_pages())
     took = _ms(time.monotonic() - began)
     rows = sum(len(next(iter(page["data"].values()), ())) for page in pages)
-    if not pages:
+    if not pages and keys:
         yield Finding("collect", Mark.warning, "the flight brought nothing", "does the controller fill the arrays?")
     elif any(set(page["data"]) != keys for page in pages):
         yield Finding("collect", Mark.failure, "the pages' keys are not those of describe_collect", "report it, please")
@@ -401,7 +424,7 @@ def _timeline(timeline: Timeline) -> Iterator[Finding]:
         else:
             yield Finding("clocks", Mark.warning, text, "have both hosts' clocks set by NTP")
     if "callback" in timeline and busy is not None:
-        early = (pv.stamp or pv.client) - timeline["callback"].client
+        early = pv.client - timeline["callback"].client
         if early > 0.1:
             yield Finding(
                 "put-callback",

@@ -163,12 +163,13 @@ def _check(arguments: argparse.Namespace) -> int:
     from .flyer import make_flyer
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # lands, as by Ctrl-C
-    columns = [re.sub(r"\W", "_", name) for name in arguments.arrays]
+    columns = [f"c{number}_" + re.sub(r"\W", "_", name) for number, name in enumerate(arguments.arrays, start=1)]
     flyer = make_flyer(
         "flyer",
         busy=arguments.prefix + arguments.busy,
         arrays={column: arguments.prefix + name for column, name in zip(columns, arguments.arrays, strict=True)},
         flight_timeout=arguments.flight_timeout,
+        when_busy="fail",  # another's flight is not ended by a check
     )
     report = check(
         flyer,

@@ -7,14 +7,15 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from ophyd import Component, Signal
+from ophyd import Component, EpicsSignalRO, Signal
 
-from busy_callback_flyer import BusyFlyer, make_flyer
+from busy_callback_flyer import BusyFlyer, BusyRecord, TaxiFlyer, make_flyer
 from busy_callback_flyer.check import Finding, Mark, Report, check
 from busy_callback_flyer.cli import main
 
@@ -138,7 +139,9 @@ def test_what_a_busy_record_may_be_set_to(field: str, value: float, mark: Mark, 
 @pytest.mark.parametrize("when_busy", ["reset", "wait", "fail"])
 def test_a_record_that_is_busy(when_busy: str) -> None:
     with busy(OWN):
-        finding = of(check(flyer_of(OWN, when_busy=when_busy)), OWN, Mark.warning)
+        report = check(flyer_of(OWN, when_busy=when_busy))
+    finding = of(report, OWN, Mark.failure if when_busy == "fail" else Mark.warning)
+    assert report.ok == (when_busy != "fail")
     assert finding.says.startswith("Busy now, since")
     assert f"when_busy='{when_busy}'" in finding.advice
 
@@ -182,12 +185,45 @@ def test_a_flight_of_a_bo_shows_that_its_put_callback_lies() -> None:
     flyer = flyer_of(f"{PREFIX}plain", arrays={})
 
     def end_it(**_: Any) -> None:
+        while "callback" not in flyer.timeline:
+            time.sleep(0.001)
+        time.sleep(0.2)
         epics.caput(f"{PREFIX}plain", 0)
 
     flyer.subscribe(end_it, flyer.SUB_FLIGHT_BUSY)
     report = check(flyer, fly=True)
     assert of(report, "flight", Mark.ok)
-    assert "nothing" in of(report, "collect", Mark.warning).says
+    assert "s before Done" in of(report, "put-callback", Mark.note).says
+
+
+def test_a_signal_beside_that_is_missing() -> None:
+    class More(BusyFlyer):
+        temperature = Component(EpicsSignalRO, "nowhere")
+
+    report = check(More(PREFIX, name="ifly", flight_timeout=20), timeout=1.0)
+    assert not report.ok
+    assert "temperature is not connected" in of(report, f"{PREFIX}nowhere", Mark.failure).says
+
+
+def test_both_records_of_a_taxi_flyer() -> None:
+    class Wrong(TaxiFlyer):
+        taxi = Component(BusyRecord, "npts", kind="config")
+
+    assert check(TaxiFlyer(PREFIX, name="ifly", flight_timeout=20)).ok
+    finding = of(check(Wrong(PREFIX, name="ifly", flight_timeout=20)), f"{PREFIX}npts", Mark.failure)
+    assert "no busy record" in finding.says
+
+
+def test_numbers_where_a_text_is_wanted() -> None:
+    report = check(flyer_of(arrays={"text": {"pv": f"{PREFIX}x_array", "string": True}}))
+    assert "a text is wanted" in of(report, f"{PREFIX}x_array", Mark.failure).says
+
+
+def test_the_command_ends_nobody_elses_flight(capsys: pytest.CaptureFixture[str]) -> None:
+    with busy(OWN):
+        assert main(["check", PREFIX, "--busy", "own", "--fly"]) == 1
+        assert look(OWN)[0] == 1
+    assert "Busy now" in capsys.readouterr().out
 
 
 def test_signals_that_are_no_pvs() -> None:
@@ -253,4 +289,4 @@ def test_a_read_only_busy_on_a_server_that_is_no_ioc() -> None:
             serving.kill()
     assert done.returncode == 1
     assert "FAIL  ro:mybusy: it is read-only for this user and host" in done.stdout
-    assert "ok    ro:x_array: x_array: an array of up to 5 doubles" in done.stdout
+    assert "ok    ro:x_array: c1_x_array: an array of up to 5 doubles" in done.stdout
