@@ -27,6 +27,9 @@ SCENARIOS = {
 }
 """Those of the report, each with `measure(quick)` and `show(results)`."""
 
+BESIDE = {"imports": "what importing the package costs beside importing bluesky and ophyd"}
+"""Of the same kind, on request."""
+
 
 def main() -> int:
     """Run what was asked for; 1 where a limit is missed."""
@@ -38,7 +41,7 @@ def main() -> int:
     parser.add_argument("--compare", type=Path, metavar="OLD.json", help="print ratios to these results")
     parser.add_argument("--from", type=Path, dest="made", metavar="NEW.json", help="measure nothing, take these")
     scenarios = parser.add_subparsers(dest="scenario", metavar="SCENARIO")
-    for name, what in SCENARIOS.items():
+    for name, what in (SCENARIOS | BESIDE).items():
         scenario = scenarios.add_parser(name, help=what)
         scenario.add_argument("--quick", action="store_true", help="fewer samples", default=argparse.SUPPRESS)
         scenario.add_argument("--json", type=Path, metavar="FILE", help="save what was measured")

@@ -92,6 +92,12 @@ def test_scenario(scenario: str, shorter: str, lines: list[str], tmp_path: Path)
     report.render({"made": results.made("it", True, 1.0), scenario: results.load(file)}, tmp_path)
 
 
+def test_imports() -> None:
+    done = benchmark("imports", "--quick")
+    assert "p50 of our names / bluesky and ophyd" in done.stdout
+    assert done.returncode in (0, 1)  # of three imports
+
+
 def test_kickoff() -> None:
     done = benchmark("kickoff", "--quick")
     assert done.returncode in (0, 1), done.stderr
