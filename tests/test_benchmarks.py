@@ -51,7 +51,7 @@ def test_soak() -> None:
     [
         (
             "latency",
-            "QUIET = ['direct', 'direct@50', 'subscribe', 'pyepics', 'poll-5', 'caproto']; "
+            "QUIET = ['direct', 'direct@50', 'subscribe', 'pyepics', 'poll-1', 'caproto']; "
             "scenario.LOADED = ['direct']; scenario.QUICK_FLIGHTS = 2; scenario.QUICK_CONDITIONS = (*CONDITIONS,)",
             [
                 "from Done to the client: quiet",
@@ -59,7 +59,7 @@ def test_soak() -> None:
                 "BusyFlyer, direct, CA priority 50 ",
                 "pyepics callback ",
                 "caproto ",
-                "polling 5 ms ",
+                "polling 1 ms ",
                 "from Done to the client: monitor storm",
                 "from Done to the client: 8 MB arrays",
                 "from Done to the client: a thread holds the GIL",
