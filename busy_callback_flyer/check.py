@@ -129,15 +129,17 @@ def check(
     if ophyd.get_cl().name != "pyepics":
         raise RuntimeError(f"PVs can be checked by pyepics only, and ophyd's control layer is {ophyd.get_cl().name}")
     report = Report()
-    checks = [_records(flyer, timeout), _flyer(flyer)]
-    for finding in (finding for findings in checks for finding in findings):
+    for finding in _findings(flyer, report, timeout, fly=fly):
         report.findings.append(finding)
         found(finding)
-    if fly:
-        for finding in _flight(flyer, timeout) if report.ok else _no_flight():
-            report.findings.append(finding)
-            found(finding)
     return report
+
+
+def _findings(flyer: BusyFlyer, report: Report, timeout: float, *, fly: bool) -> Iterator[Finding]:
+    yield from _records(flyer, timeout)
+    yield from _flyer(flyer)
+    if fly:
+        yield from _flight(flyer, timeout) if report.ok else _no_flight()
 
 
 # The records
@@ -288,8 +290,8 @@ def _now(flyer: BusyFlyer, name: str, pv: Any) -> Finding:
 
 
 def _behaviour(name: str, fields: _PVs) -> Iterator[Finding]:
-    if fields.get(_field(name, "HIGH")):
-        seconds = fields.get(_field(name, "HIGH"))
+    seconds = fields.get(_field(name, "HIGH"))
+    if seconds:
         advice = f"put 0 to {_field(name, 'HIGH')}, if the controller is to write Done"
         yield Finding(name, Mark.warning, f"it becomes Done by itself after {seconds:g} s (HIGH)", advice)
     if fields.get(_field(name, "OMSL")) == 1:
