@@ -78,6 +78,16 @@ class Fate(enum.Enum):
     CRASHED = "gone with the IOC"
 
 
+class Taxi(enum.Enum):
+    """What there is to do between the ground and the put."""
+
+    NONE = "none"
+    WANTED = "not begun"
+    UNDER_WAY = "under way"
+    OVER = "over"
+    FAILED = "failed"
+
+
 class Put:
     """A put-callback of Busy, by any client."""
 
@@ -88,9 +98,11 @@ class Put:
 class Sortie(Put):
     """A flight of ours: what it was told, what it ordered, and what it could not know."""
 
-    def __init__(self, options: FlightOptions, now: float, known: Reading | None) -> None:
+    def __init__(self, options: FlightOptions, now: float, known: Reading | None, taxi: Taxi) -> None:
         super().__init__()
         self.flight = Flight(PV, options, clock_offset=CLOCK_OFFSET)
+        self.flight.taxis = taxi is Taxi.WANTED
+        self.taxi = taxi
         self.options = options
         self.known = known
         self.unconnected_since = now
@@ -362,6 +374,7 @@ OPTIONS = st.builds(
     reconnect_timeout=st.sampled_from([15.0, 2.0, 15.0, 0.0]),
 )
 ACTS = st.sampled_from(["Done", "Busy", "Busy with callback", "alarm", "alarm, processed"])
+TAXIS = st.sampled_from([Taxi.NONE, Taxi.NONE, Taxi.NONE, Taxi.WANTED])
 SELDOM = st.integers(0, 9).map(lambda number: number == 9)
 
 
@@ -426,7 +439,14 @@ class EveryOrder(RuleBasedStateMachine):
                 self.world.request(order, sortie)
                 continue
             assert sortie.known is not None, f"{order} where the connection is known to be lost"
+            if order is Order.TAXI:
+                assert sortie.taxi is Taxi.WANTED, f"a taxi was ordered that is {sortie.taxi.value}"
+                assert sortie.put_at is None, "it taxis in flight"
+                assert sortie.known.value == DONE, "it taxis while the record is known to be Busy"
+                sortie.taxi = Taxi.UNDER_WAY
+                continue
             if order is Order.PUT_BUSY:
+                assert sortie.taxi in (Taxi.NONE, Taxi.OVER), f"Busy was put while its taxi is {sortie.taxi.value}"
                 assert sortie.put_at is None, "Busy was put twice in one flight"
                 assert sortie.known.value == DONE, "Busy was put while the record was known to be Busy"
                 if sortie.cleared_at is not None:
@@ -501,7 +521,10 @@ class EveryOrder(RuleBasedStateMachine):
     def _check_failed(self, sortie: Sortie) -> None:
         """Nothing fails without cause."""
         error, options, known, put_at = sortie.flight.error, sortie.options, sortie.known, sortie.put_at
-        if isinstance(error, FlightAborted):
+        if sortie.taxi is Taxi.FAILED:
+            assert put_at is None, "it flew after a taxi that failed"
+            justified = error is not None and error.__cause__ is not None
+        elif isinstance(error, FlightAborted):
             justified = sortie.aborted
         elif isinstance(error, FlightRefused):
             occupied = put_at is None and options.when_busy == "fail" and known is not None and known.value == BUSY
@@ -540,7 +563,8 @@ class EveryOrder(RuleBasedStateMachine):
             self.cache = world.events[0].reading
         last = self.cache
         options = data if isinstance(data, FlightOptions) else data.draw(OPTIONS, label="options")
-        self.sortie = sortie = Sortie(options, self.now, last)
+        taxi = data.draw(TAXIS, label="taxi") if isinstance(data, st.DataObject) else Taxi.NONE
+        self.sortie = sortie = Sortie(options, self.now, last, taxi)
         self._tell(sortie, lambda flight: flight.kickoff(self.now, last))
 
     @rule(
@@ -565,6 +589,22 @@ class EveryOrder(RuleBasedStateMachine):
             due = sortie.flight.next_deadline
             if due is not None and due <= self.now + patience:
                 self._next_deadline(sortie)
+
+    @rule(failure=st.sampled_from([None, None, FlightTimeout("of the taxi"), ConnectionError("whatever")]))
+    def taxi_ends(self, failure: Exception | None) -> None:
+        """Also one that nobody asked for, or that is over already: that is no news."""
+        if self.sortie is not None:
+            self._taxi_ends(self.sortie, failure)
+
+    def _taxi_ends(self, sortie: Sortie, failure: Exception | None = None) -> None:
+        if sortie.taxi is Taxi.UNDER_WAY:
+            TALLY["taxis"] += 1
+            sortie.taxi = Taxi.OVER if failure is None else Taxi.FAILED
+            sortie.unconnected_since = max(sortie.unconnected_since, self.now)  # before, nobody looked
+        if failure is None:
+            self._tell(sortie, lambda flight: flight.taxi_over(self.now))
+        else:
+            self._tell(sortie, lambda flight: flight.taxi_failed(failure, self.now))
 
     def _abort(self, sortie: Sortie) -> None:
         sortie.aborted = True
@@ -725,7 +765,7 @@ class EveryOrder(RuleBasedStateMachine):
         options, due = sortie.options, sortie.flight.next_deadline
         if due is None:
             allowed = options.when_busy == "wait" if sortie.put_at is None else options.flight_timeout is None
-            lasts = world.up and world.record.value == BUSY and allowed
+            lasts = sortie.taxi is Taxi.UNDER_WAY or (world.up and world.record.value == BUSY and allowed)
             assert world.under_way or lasts, (
                 f"silent for ever: {sortie.flight.state}, in truth {world.record}, up: {world.up}"
             )
@@ -737,7 +777,7 @@ class EveryOrder(RuleBasedStateMachine):
         """When the verdict must fall at the latest, as things stand."""
         options, limits = sortie.options, []
         if sortie.put_at is None:
-            if sortie.known is None:
+            if sortie.known is None and sortie.taxi is not Taxi.UNDER_WAY:
                 limits.append(("connecting", sortie.connected_by))
             return limits
         if options.flight_timeout is not None:
@@ -759,6 +799,8 @@ class EveryOrder(RuleBasedStateMachine):
                 self._connection_comes()
             elif world.record.value == BUSY:
                 world.put(DONE)
+            elif sortie.taxi is Taxi.UNDER_WAY:
+                self._taxi_ends(sortie)
             elif sortie.flight.over or sortie.flight.next_deadline is None:
                 break
             else:
@@ -783,7 +825,7 @@ PROFILE = settings(
     suppress_health_check=list(HealthCheck),
     report_multiple_bugs=False,
 )
-SEEN = ("finished", "finished after rejoining", *(kind.__name__ for kind in FlightError.__subclasses__()))
+SEEN = ("finished", "finished after rejoining", "taxis", *(kind.__name__ for kind in FlightError.__subclasses__()))
 
 
 def fly_every_order(profile: settings, steps: int) -> None:
