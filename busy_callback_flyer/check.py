@@ -307,7 +307,8 @@ def _behaviour(name: str, fields: _PVs) -> Iterator[Finding]:
 
 def _array(flyer: BusyFlyer, attr: str, pv: Any, fields: _PVs, timeout: float) -> Finding:
     if not pv.connected:
-        advice = f"is the name right? A subclass without it has `{attr} = None`"
+        inherited = attr in column_names(BusyFlyer)
+        advice = "is the name right?" + (f" A subclass without it has `{attr} = None`" if inherited else "")
         return Finding(pv.pvname, Mark.failure, f"not connected within {timeout:g} s", advice)
     waveform, kind = getattr(flyer, attr), pv.type.removeprefix("time_")
     if kind in ("string", "enum"):

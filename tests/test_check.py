@@ -98,7 +98,8 @@ def test_each_verb_of_a_flight_is_told(direct_flyer: BusyFlyer, controller: Call
 @pytest.mark.parametrize(
     ("how", "subject", "words"),
     [
-        ({"arrays": {"x": f"{PREFIX}nowhere"}}, f"{PREFIX}nowhere", ("not connected", "x = None")),
+        ({"arrays": {"x": f"{PREFIX}nowhere"}}, f"{PREFIX}nowhere", ("not connected", "is the name right")),
+        ({"arrays": {"xArr": f"{PREFIX}nowhere"}}, f"{PREFIX}nowhere", ("not connected", "xArr = None")),
         ({"arrays": {"x": f"{PREFIX}strings"}}, f"{PREFIX}strings", ("strings", "CHAR")),
         ({"busy": f"{PREFIX}npts"}, f"{PREFIX}npts", ("no busy record",)),
         ({"busy": f"{PREFIX}fault"}, f"{PREFIX}fault", ("no busy record", "states")),
@@ -109,7 +110,15 @@ def test_each_verb_of_a_flight_is_told(direct_flyer: BusyFlyer, controller: Call
             ("none of them", "EPICS_CA_ADDR_LIST"),
         ),
     ],
-    ids=["an array that is missing", "strings", "a number", "many states", "a busy that is missing", "nothing at all"],
+    ids=[
+        "a missing array",
+        "a missing array of the base",
+        "strings",
+        "a number",
+        "many states",
+        "a busy that is missing",
+        "nothing at all",
+    ],
 )
 def test_what_does_not_fly(how: dict[str, Any], subject: str, words: tuple[str, ...]) -> None:
     report = check(flyer_of(**how), fly=True, timeout=1.0)
