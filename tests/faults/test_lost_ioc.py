@@ -184,6 +184,41 @@ def test_killed_and_restarted_in_flight(run: Run) -> None:
     assert again == "flies again"
 
 
+@by_events
+def test_killed_and_restarted_in_the_taxi(run: Run) -> None:
+    said, again = run("""
+        from busy_callback_flyer import TaxiFlyer
+
+        def taxiing(before):
+            until(lambda: flyer.taxi_timeline is not before and "busy" in flyer.taxi_timeline)
+
+        flyer = TaxiFlyer("lost:", name="ifly", events=way, taxi_timeout=60, flight_timeout=60, reconnect_timeout=60)
+        flyer.wait_for_connection(timeout=20)
+        status = flyer.kickoff()
+        taxiing(None)
+        ioc.kill()
+        ioc.restart()
+        error = error_of(status)
+        print(type(error).__name__, error)
+        assert "put" not in flyer.timeline
+        assert list(flyer.collect_pages()) == []
+
+        before = flyer.taxi_timeline
+        flyer.wait_for_connection(timeout=60)
+        assert busy() == 0
+        status = flight(flyer, 0.05)
+        taxiing(before)
+        epics.caput("lost:mytaxi", 0)
+        status.wait(60)
+        assert len(list(flyer.collect_pages())) == 1
+        print("flies again")
+    """)
+    assert said.startswith(
+        "FlightLost lost:mybusy: not flown, as the taxi failed (lost:mytaxi: the connection was lost"
+    )
+    assert again == "flies again"
+
+
 @every_way
 def test_ended_in_order_and_restarted_in_flight(run: Run) -> None:
     said, again = run("""

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -589,13 +590,17 @@ def test_stale_arrays(client: Client) -> None:
         assert client(look, name)[1] < flight["Busy"]
 
 
+def has_points(client: Client, npts: int) -> bool:
+    return len(client(get, "x_array")) == npts
+
+
 def test_a_late_done_falls_into_the_next_flight(client: Client) -> None:
     for npts, duration in ((4, 1.0), (5, 10.0), (7, 60.0)):
         client(begin, {"npts": npts, "duration": duration, "fault": Fault.LATE_DONE})
         client(put, BUSY, 0, False)
         client(wait_for, BUSY, 0)
         client(begin, {"npts": 6, "duration": HOURS})
-        wait_until(lambda npts=npts: len(client(get, "x_array")) == npts, 3 * duration + PATIENCE)
+        wait_until(partial(has_points, client, npts), 3 * duration + PATIENCE)
         if client(look, "x_array")[1] > client(wait_for, BUSY, 1):
             break
         client(put, BUSY, 0, False)  # on a slow machine the deaf flight was over before: once more, with a longer one
