@@ -20,6 +20,9 @@ if TYPE_CHECKING:  # at run time not before there is an IOC: importing ophyd sta
 KICKOFFS, QUICK_KICKOFFS = 500, 50
 """Of each kind."""
 
+UNATTENDED = "unattended"
+"""A busy record that nobody acts on."""
+
 BARE = f"{PREFIX}fill"
 """A record of the same kind that nothing hangs on, for the bare puts."""
 
@@ -34,7 +37,7 @@ Samples = dict[str, dict[str, list[float]]]
 
 def measure(quick: bool) -> dict[str, Any]:
     """Call with a live and with a frozen IOC."""
-    ioc = start_ioc()
+    ioc = start_ioc(records=f'record(busy, "{PREFIX}{UNATTENDED}") {{}}')
     from ophyd import EpicsSignal
 
     kickoffs = QUICK_KICKOFFS if quick else KICKOFFS
@@ -70,9 +73,9 @@ def _flyer_class() -> type[BusyFlyer]:
     from busy_callback_flyer import BusyFlyer, BusyRecord
 
     class Flyer(BusyFlyer):
-        """On a record that nobody acts on, and without arrays."""
+        """Without arrays."""
 
-        busy = Component(BusyRecord, "mytaxi", kind="config")
+        busy = Component(BusyRecord, UNATTENDED, kind="config")
         tArr = xArr = yArr = None  # noqa: N815
 
     return Flyer
@@ -81,14 +84,14 @@ def _flyer_class() -> type[BusyFlyer]:
 def _live(flyer: BusyFlyer, kickoffs: int) -> Samples:
     from ophyd import EpicsSignal
 
-    taxi = EpicsSignal(f"{PREFIX}mytaxi", name="taxi")
+    busy = EpicsSignal(f"{PREFIX}{UNATTENDED}", name="busy")
     bare = EpicsSignal(BARE, name="bare")
-    for device in (flyer, taxi, bare):
+    for device in (flyer, busy, bare):
         device.wait_for_connection(timeout=TIMEOUT)
     kickoff_us, put_us = [], []
     for _ in tqdm(range(kickoffs), desc="live", disable=None, leave=False):
         kickoff_us.append(_timed(flyer.kickoff))
-        taxi.put(0)  # a put-callback would be queued behind the flight
+        busy.put(0)  # a put-callback would be queued behind the flight
         flyer.complete().wait(TIMEOUT)
         put_us.append(_timed(partial(bare.put, 0, wait=False)))
     return _samples(kickoff_us, put_us)

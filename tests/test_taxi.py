@@ -383,6 +383,17 @@ def test_in_a_plan(flyer: HandTaxiFlyer, run_engine: RunEngine, documents: list[
     assert documents[-1][1]["exit_status"] == "success"
 
 
+def test_the_embedded_ioc_taxis_and_flies(make_flyer: Callable[..., Any], controller: Callable[..., None]) -> None:
+    controller(npts=7, duration=0.05, start=-3.0)
+    flyer: TaxiFlyer = make_flyer(TaxiFlyer, flight_timeout=TIMEOUT, taxi_timeout=TIMEOUT)
+    flyer.prepare().wait(TIMEOUT)
+    assert look(f"{PREFIX}position")[0] == -3.0
+    flyer.kickoff().wait(TIMEOUT)
+    flyer.complete().wait(TIMEOUT)
+    (page,) = flyer.collect_pages()
+    np.testing.assert_array_equal(page["data"][f"{flyer.name}_xArr"], np.linspace(-3.0, 5.0, 7))
+
+
 def test_what_cannot_taxi_is_refused_before_anything_moves(make_flyer: Callable[..., Any]) -> None:
     class Wrong(HandTaxiFlyer):
         taxi = Component(BusyRecord, "npts", kind="config")

@@ -45,8 +45,8 @@ class EmbeddedIOC:
 
     It serves a busy record ``mybusy``, another ``mytaxi``, the waveforms
     ``str_wave``, ``t_array``, ``x_array`` and ``y_array``, and a controller that
-    scans and fills the arrays while ``mybusy`` is Busy. It ends with the process
-    that started it, however that ends.
+    scans and fills the arrays while ``mybusy`` is Busy; on ``mytaxi`` it moves
+    to the start. It ends with the process that started it, however that ends.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class EmbeddedIOC:
     nelm : int
         Most points that an array holds.
     controller : bool
-        Whether somebody acts on ``mybusy``. Without, it stays Busy until a client writes Done.
+        Whether somebody acts on the busy records. Without, they stay Busy until a client writes Done.
     databases : iterable of path
         Further .db files to load.
     macros : mapping

@@ -119,7 +119,8 @@ class IOC:
         self._base.load_records(HERE / "self_check.db", {"S": SELF_CHECK_PREFIX})
         self._base.load_records(HERE / "flyscan.db", macros)
         if options.controller:
-            self._base.load_records(HERE / "controller.db", macros)
+            for file in ("controller.db", "taxi.db"):
+                self._base.load_records(HERE / file, macros)
         macros |= dict(macro.split("=", 1) for macro in options.macro)
         for file in options.database:
             self._base.load_records(file, macros)

@@ -189,13 +189,11 @@ def test_killed_and_restarted_in_the_taxi(run: Run) -> None:
     said, again = run("""
         from busy_callback_flyer import TaxiFlyer
 
-        def taxiing(before):
-            until(lambda: flyer.taxi_timeline is not before and "busy" in flyer.taxi_timeline)
-
         flyer = TaxiFlyer("lost:", name="ifly", events=way, taxi_timeout=60, flight_timeout=60, reconnect_timeout=60)
         flyer.wait_for_connection(timeout=20)
+        setting("taxi_move.DLY2", 60)
         status = flyer.kickoff()
-        taxiing(None)
+        until(lambda: "busy" in flyer.taxi_timeline)
         ioc.kill()
         ioc.restart()
         error = error_of(status)
@@ -206,10 +204,8 @@ def test_killed_and_restarted_in_the_taxi(run: Run) -> None:
         before = flyer.taxi_timeline
         flyer.wait_for_connection(timeout=60)
         assert busy() == 0
-        status = flight(flyer, 0.05)
-        taxiing(before)
-        epics.caput("lost:mytaxi", 0)
-        status.wait(60)
+        flight(flyer, 0.05).wait(60)
+        assert flyer.taxi_timeline is not before
         assert len(list(flyer.collect_pages())) == 1
         print("flies again")
     """)
