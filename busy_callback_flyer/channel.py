@@ -644,9 +644,9 @@ class BusySignal(_Line):
     def close(self) -> None:
         """Stop listening."""
         self._ready.clear()
-        self._signal.unsubscribe(self._metadata_changed)
+        self._signal.clear_sub(self._metadata_changed)
         if self._monitor is not None:
-            self._monitor.unsubscribe(self._value_changed)
+            self._monitor.clear_sub(self._value_changed)
 
     @property
     def host(self) -> str | None:

@@ -208,12 +208,26 @@ def test_the_echo_of_a_put_is_not_heard() -> None:
         Deaf(name="deaf", events="ophyd", time_array=None).kickoff().wait(TIMEOUT)
 
 
-# The traps of an EPICS signal
-
-
 @pytest.fixture
 def listener() -> Listener:
     return Listener()
+
+
+def test_a_closed_line_tells_nothing(listener: Listener) -> None:
+    signal, worker = Signal(name="state", value=0), Worker("test")
+    line = BusySignal(signal, worker, listener)
+    assert line.wait_ready(TIMEOUT)
+    signal.put(1)
+    worker.wait(TIMEOUT)
+    assert [listener.next()[0] for _ in range(2)] == ["connected", "says"]
+    line.close()
+    signal.put(0)
+    worker.wait(TIMEOUT)
+    assert listener.heard.empty()
+    worker.stop(TIMEOUT)
+
+
+# The traps of an EPICS signal
 
 
 @pytest.fixture
