@@ -9,7 +9,7 @@ and makes no blocking Channel Access call. What libca demands of them, besides w
 ``libca.py`` sees to:
 
 * a request made inside a callback is not sent before somebody flushes: each one does;
-* a ctypes callback must outlive the last event: there are three, made once for the process,
+* a ctypes callback must outlive the last event: there are four, made once for the process,
   that find their channel by a number, so that a late event of a closed channel finds none;
 * everything is cleared before pyepics shuts libca down at exit.
 
@@ -156,6 +156,14 @@ def _on_event(args: libca.EventArgs) -> None:
 
 
 @libca.EventHandler
+def _on_count(args: libca.EventArgs) -> None:
+    channel = _channels.get(args.usr)
+    if isinstance(channel, CountChannel) and args.status == dbr.ECA_NORMAL and args.dbr:
+        event = libca.TimeDouble.from_address(args.dbr)
+        channel.latest = ScalarReading(event.value, event.stamp)
+
+
+@libca.EventHandler
 def _on_answer(args: libca.EventArgs) -> None:
     try:
         request = _requests.pop(args.usr, None)
@@ -244,6 +252,17 @@ class _Channel(_Line):
     def _connection_changed(self, up: bool) -> None:
         raise NotImplementedError
 
+    def _subscribe(self, dbr_type: int, mask: int, handler: Any) -> None:
+        subscription = ctypes.c_void_p()
+        with libca.attached() as lib:
+            libca.must(
+                lib.ca_create_subscription(
+                    dbr_type, 1, self._chid, mask, handler, self._number, ctypes.byref(subscription)
+                ),
+                f"subscribe to {self.pv}",
+            )
+            lib.ca_flush_io()
+
     def _get(self, dbr_type: int, count: int, answer: _Answer, failed: Callable[[int], None]) -> None:
         """Ask; `answer` is called in libca's thread, or `failed` where nothing can be had, with a status."""
         number, status = next(_numbers), PUT_DISCONNECTED
@@ -324,16 +343,7 @@ class BusyChannel(_Channel):
         self._announced = False
         self._putter = _PutChannel(pv, self._announce_once)
         super().__init__(pv)
-        with libca.attached() as lib:
-            subscription = ctypes.c_void_p()
-            mask = dbr.DBE_VALUE | dbr.DBE_ALARM
-            libca.must(
-                lib.ca_create_subscription(
-                    dbr.TIME_ENUM, 1, self._chid, mask, _on_event, self._number, ctypes.byref(subscription)
-                ),
-                f"subscribe to {pv}",
-            )
-            lib.ca_flush_io()
+        self._subscribe(dbr.TIME_ENUM, dbr.DBE_VALUE | dbr.DBE_ALARM, _on_event)
 
     def close(self) -> None:
         """Release it; no handler is called afterwards."""
@@ -498,6 +508,28 @@ class ArrayChannel(_Channel):
         }
         self.dtype = _DTYPES[self._type]
         self._ready.set()
+
+
+class CountChannel(_Channel):
+    """A line to a number that is watched while it counts: the handler of its events keeps the latest.
+
+    Attributes
+    ----------
+    latest : ScalarReading or None
+        None while there is none.
+    """
+
+    def __init__(self, pv: str) -> None:
+        self.latest: ScalarReading | None = None
+        super().__init__(pv)
+        self._subscribe(dbr.TIME_DOUBLE, dbr.DBE_VALUE, _on_count)
+
+    def _connection_changed(self, up: bool) -> None:
+        self.latest = None
+        if up:
+            self._ready.set()
+        else:
+            self._ready.clear()
 
 
 def _decoded(text: bytes) -> str:
@@ -915,6 +947,28 @@ class ScalarSignal:
     def _ask(self) -> ScalarReading:
         value, stamp, _ = self._reader.get()
         return ScalarReading(value, stamp)
+
+
+class CountSignal:
+    """A line to a number that is watched while it counts, by an ophyd signal; the like of `CountChannel`."""
+
+    def __init__(self, signal: Signal) -> None:
+        self.latest: ScalarReading | None = None
+        self._signal = signal
+        signal.subscribe(self._value_changed)
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._signal.clear_sub(self._value_changed)
+
+    @property
+    def host(self) -> str | None:
+        """Who serves it, where the control layer tells."""
+        return host_of(self._signal)
+
+    def _value_changed(self, value: Any = None, timestamp: float | None = None, **_: Any) -> None:
+        if timestamp is not None:
+            self.latest = ScalarReading(value, timestamp)
 
 
 BusyLine = BusyChannel | BusySignal

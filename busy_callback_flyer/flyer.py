@@ -21,6 +21,8 @@ from .channel import (
     BusyChannel,
     BusyLine,
     BusySignal,
+    CountChannel,
+    CountSignal,
     Worker,
     name_of,
     state_of,
@@ -39,6 +41,7 @@ from .flight import (
     Timeline,
     require_one_of,
 )
+from .progress import Progress
 from .records import BusyRecord, Waveform
 from .sortie import Sortie
 from .status import FlightStatus
@@ -77,6 +80,9 @@ OPTIONS = (
     "page_size",
     "describe",
     "stream_name",
+    "progress",
+    "expected_points",
+    "expected_time",
     "events",
 )
 """Options of `BusyFlyer` that can be set later."""
@@ -151,6 +157,15 @@ class BusyFlyer(Device):
         ``{key: ...}``, which ``declare_stream(flyer, name=..., collect=True)`` needs.
     stream_name : str or None
         Name of the data stream; None: the flyer's. BestEffortCallback's table wants "primary".
+    progress : str or None
+        Name of a component that counts points in flight, a signal or a column (its NORD), for whoever
+        watches a status, as progress bars do; None: the time column, where `expected_points` is given. It
+        is listened to only while somebody watches.
+    expected_points : int or str or None
+        How many there will be, or the name of a component, a signal that says so.
+    expected_time : float or str or None
+        Seconds that a flight takes, or the name of a signal that says so: where no points are expected, the
+        progress is that of time.
     events : {"direct", "ophyd"}
         Where the news comes from: straight from libca, or from the components' own signals,
         of whatever control layer (or a fake device), in a worker thread of the flyer. Where
@@ -228,6 +243,9 @@ class BusyFlyer(Device):
         page_size: int = 2000,
         describe: Literal["nested", "flat"] = "nested",
         stream_name: str | None = None,
+        progress: str | None = None,
+        expected_points: int | str | None = None,
+        expected_time: float | str | None = None,
         events: Literal["direct", "ophyd"] = "direct",
         **kwargs: Any,
     ) -> None:
@@ -250,6 +268,9 @@ class BusyFlyer(Device):
         self.page_size = page_size
         self.describe_as = describe
         self.stream_name = stream_name
+        self.progress = progress
+        self.expected_points = expected_points
+        self.expected_time = expected_time
         self.events = events
         self._check_options()
         self._configured_at = time.time()
@@ -319,12 +340,14 @@ class BusyFlyer(Device):
             self._open_channels()
         self._refuse_unusable()
         flight = Flight(name_of(state_of(self.busy)), options, clock_offset=time.time() - time.monotonic())
+        progress, ends_on_busy = self._progress_of(flight), self.kickoff_finishes_on == "busy"
         sortie = Sortie(
             flight,
-            self._new_status(),
+            self._new_status(None if ends_on_busy else progress),
             collecting,
             self._arrays.values(collecting),
-            kickoff_ends_on_busy=self.kickoff_finishes_on == "busy",
+            progress,
+            kickoff_ends_on_busy=ends_on_busy,
         )
         with self._lock:
             if self._sortie is not None:
@@ -355,7 +378,7 @@ class BusyFlyer(Device):
         sortie.completed = True
         given_up = self._paused and not sortie.flight.over
         self._plan_goes_on()
-        status = self._new_status()
+        status = self._new_status(sortie.progress)
         if given_up:
             self._end_flight("its plan was given up in a pause")
             status.set_finished()
@@ -792,8 +815,33 @@ class BusyFlyer(Device):
                 sortie.flight.pv,
             )
 
-    def _new_status(self) -> FlightStatus:
-        return FlightStatus(self, self._subscribers.do)
+    def _new_status(self, progress: Progress | None) -> FlightStatus:
+        return FlightStatus(self, self._subscribers.do, progress)
+
+    def _progress_of(self, flight: Flight) -> Progress | None:
+        """For whoever watches the flight; None where nobody knows how far it is."""
+        counter = self._counter()
+        expected = self.expected_time if counter is None else self.expected_points
+        if counter is None and expected is None:
+            return None
+        return Progress(
+            self.name,
+            flight,
+            self._subscribers.do,
+            None if counter is None else partial(self._listen_to, counter),
+            lambda: getattr(self, expected).get() if isinstance(expected, str) else expected,
+            self.busy_host,
+        )
+
+    def _counter(self) -> Signal | None:
+        """What counts points in flight."""
+        name = self.progress if self.progress is not None or self.expected_points is None else self.time_array
+        component = None if name is None else getattr(self, name)
+        return getattr(component, "number_read", component)
+
+    def _listen_to(self, counter: Signal) -> CountChannel | CountSignal:
+        direct = self._worker is None and why_not_direct([counter]) is None
+        return CountChannel(counter.pvname) if direct else CountSignal(counter)
 
     # Names and options
 
@@ -823,11 +871,11 @@ class BusyFlyer(Device):
         for option in ("time_array", "points", "stream_name"):
             if not isinstance(getattr(self, option), str | None):
                 raise ValueError(f"{option}={getattr(self, option)!r}: must be None or a name")
-        counter = None if self.points is None else getattr(getattr(type(self), self.points, None), "cls", object)
-        if counter is not None and not (columns and issubclass(counter, Signal)):
+        if self.points is not None and not (columns and self._is_signal(self.points)):
             raise ValueError(
                 f"points={self.points!r}: must be None or the name of a component that is a signal, beside arrays"
             )
+        self._check_progress(columns)
         flying = FlightOptions(
             when_busy=self.when_busy,
             reset_settle=self.reset_settle,
@@ -837,6 +885,25 @@ class BusyFlyer(Device):
             reconnect_timeout=self.reconnect_timeout,
         )
         return flying, self._collect_options()
+
+    def _check_progress(self, columns: list[str]) -> None:
+        if self.progress is not None and self.progress not in columns and not self._is_signal(self.progress):
+            raise ValueError(
+                f"progress={self.progress!r}: must be None or the name of a component, a signal or a column"
+            )
+        if self.expected_points is not None and self.progress is None and self.time_array is None:
+            raise ValueError("expected_points is of no use without progress, the name of what counts points")
+        for option, kinds in (("expected_points", int), ("expected_time", int | float)):
+            value = getattr(self, option)
+            if value is None or self._is_signal(value):
+                continue
+            if isinstance(value, bool) or not isinstance(value, kinds) or not 0 < value < float("inf"):
+                raise ValueError(f"{option}={value!r}: must be None, a number above 0, or the name of a signal")
+
+    def _is_signal(self, name: object) -> bool:
+        """Whether a component of that name is a signal."""
+        component = getattr(type(self), name, None) if isinstance(name, str) else None
+        return issubclass(getattr(component, "cls", object), Signal)
 
     def _collect_options(self) -> CollectOptions:
         return CollectOptions(

@@ -64,6 +64,10 @@ class TimeEnum(Time):
     _fields_ = (("padding", ctypes.c_int16), ("value", ctypes.c_uint16))  # type: ignore[assignment]
 
 
+class TimeDouble(Time):
+    _fields_ = (("padding", ctypes.c_int32), ("value", ctypes.c_double))  # type: ignore[assignment]
+
+
 class CtrlEnum(ctypes.Structure):
     """The head of dbr_ctrl_enum."""
 

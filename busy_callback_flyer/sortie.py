@@ -9,6 +9,7 @@ from .arrays import CollectOptions, Harvest
 from .channel import ScalarSignal
 from .flight import Flight, FlightError
 from .pages import CollectError
+from .progress import Progress
 from .status import FlightStatus
 
 
@@ -24,6 +25,8 @@ class Sortie:
         How its arrays are to be had.
     values : mapping
         Lines to the values that are read once a flight.
+    progress : Progress or None
+        For whoever watches one of its statuses.
     kickoff_ends_on_busy : bool
         Whether that status finishes as soon as the record is Busy.
     """
@@ -34,6 +37,7 @@ class Sortie:
         kickoff: FlightStatus,
         collecting: CollectOptions,
         values: Mapping[str, ScalarSignal],
+        progress: Progress | None,
         *,
         kickoff_ends_on_busy: bool,
     ) -> None:
@@ -41,6 +45,7 @@ class Sortie:
         self.kickoff = kickoff
         self.collecting = collecting
         self.values = values
+        self.progress = progress
         self.kickoff_ends_on_busy = kickoff_ends_on_busy
         self.run: str | None = None
         self.began = False
