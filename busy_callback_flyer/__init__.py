@@ -57,7 +57,11 @@ def __getattr__(name: str) -> Any:
         return version(__name__)
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    try:
+        home = import_module(f".{_HOMES[name]}", __name__)
+    except AttributeError as error:  # of which Python would say no more than that there is no such name
+        raise ImportError(f"{name} cannot be imported from {__name__}: {error}") from error
+    value = getattr(home, name)
     globals()[name] = value  # found without us from now on
     return value
 

@@ -31,6 +31,27 @@ def test_unknown_name() -> None:
         busy_callback_flyer.BusierFlyer  # noqa: B018
 
 
+def test_what_hinders_an_import_is_told() -> None:
+    """Such as an ophyd and a control layer that do not go together."""
+    code = """
+import sys
+
+class Broken:
+    def find_spec(self, name, path, target=None):
+        if name == "ophyd":
+            object().missing
+
+sys.meta_path.insert(0, Broken())
+try:
+    from busy_callback_flyer import BusyFlyer
+except ImportError as error:
+    print(error)
+"""
+    assert run(code) == (
+        "BusyFlyer cannot be imported from busy_callback_flyer: 'object' object has no attribute 'missing'"
+    )
+
+
 def test_version() -> None:
     assert busy_callback_flyer.__version__ == metadata.version("busy_callback_flyer")
 
