@@ -42,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--duration", type=_number(float, 0), default=1.0, help="seconds of a flight (%(default)s)")
     demo.add_argument("--flights", type=_number(int, 1), default=5, help="flights of each kind (%(default)s)")
     _add_plot(demo, "busy-flyer-demo.png")
+    demo.add_argument("--live", action="store_true", help="show it in a window as the flights come in")
     demo.set_defaults(command=_demo)
 
     ioc = commands.add_parser("ioc", help="run the embedded IOC until Ctrl-C")
@@ -137,7 +138,13 @@ def _number(kind: type[int] | type[float], least: int) -> Callable[[str], float]
 def _demo(arguments: argparse.Namespace) -> int:
     from .demo import run
 
-    run(points=arguments.points, duration=arguments.duration, flights=arguments.flights, plot=arguments.plot)
+    run(
+        points=arguments.points,
+        duration=arguments.duration,
+        flights=arguments.flights,
+        plot=arguments.plot,
+        live=arguments.live,
+    )
     return 0
 
 

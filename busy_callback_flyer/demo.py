@@ -24,13 +24,14 @@ if TYPE_CHECKING:
 
     from .flight import Timeline
     from .flyer import BusyFlyer
+    from .status import FlightStatus
 
 PREFIX = "prj:"
 MOST_ROWS = 24
 """Of a table that are shown; of a longer one the first and the last."""
 
 
-def run(*, points: int, duration: float, flights: int, plot: Path) -> None:
+def run(*, points: int, duration: float, flights: int, plot: Path, live: bool = False) -> None:
     """Fly by callback and by polling, side by side; print tables, save a plot.
 
     Parameters
@@ -43,8 +44,16 @@ def run(*, points: int, duration: float, flights: int, plot: Path) -> None:
         Of each kind.
     plot : Path
         Where the picture goes.
+    live : bool
+        Show the picture in a window as the flights come in.
+
+    Raises
+    ------
+    RuntimeError
+        There is no display to be live on.
     """
     console = Console(highlight=False)
+    picture = _Picture(live)
     ioc = EmbeddedIOC(PREFIX, nelm=max(points, 256))
     ioc.start()
     # Registered before Channel Access comes up, so that it goes down after it: a client
@@ -58,20 +67,24 @@ def run(*, points: int, duration: float, flights: int, plot: Path) -> None:
 
     flyers: list[BusyFlyer] = []
     for kind in (BusyFlyer, PollingFlyer):
-        flyer = kind(PREFIX, name="ifly")
+        flyer = kind(PREFIX, name="ifly", expected_points=points)
         flyer.wait_for_connection(timeout=10)  # before the next: pyepics can miss to tell two users of one PV
         flyers.append(flyer)
-    session = _Session(console, points, duration, flights)
+    session = _Session(console, points, duration, flights, picture)
     session.fly(flyers)
     session.show()
-    session.plot(plot)
+    picture.compare(session.delays())
+    picture.save(plot)
+    console.print(f"\nThe plot is in {plot}.")
+    picture.stay(console)
 
 
 class _Session:
     """The demo's flights, and what came of them."""
 
-    def __init__(self, console: Console, points: int, duration: float, flights: int) -> None:
+    def __init__(self, console: Console, points: int, duration: float, flights: int, picture: _Picture) -> None:
         self.console = console
+        self.picture = picture
         self.points = points
         # Polls alias with a fixed length of flight, so it varies: the same lengths for both.
         self.durations = [duration + 0.05 * number / flights for number in range(flights)]
@@ -94,6 +107,7 @@ class _Session:
             epics.caput(f"{PREFIX}{record}", value, wait=True)
         for number, duration in enumerate(self.durations, start=1):
             epics.caput(f"{PREFIX}duration", duration, wait=True)
+            epics.caput(f"{PREFIX}seed", number, wait=True)
             for flyer in flyers:
                 self._fly_once(run_engine, flyer, f"{number}/{flights}")
         self.console.print()
@@ -103,19 +117,21 @@ class _Session:
         from bluesky.utils import FailedStatus
 
         kind = type(flyer).__name__
+        documents: list[tuple[str, dict[str, Any]]] = []
         progress = _Progress(flyer, self.points, f"{kind:12} {number}")
 
-        def waiting(statuses: object) -> None:
+        def waiting(statuses: set[FlightStatus] | None) -> None:
             progress(statuses)
             if self._interrupted:  # it was on its way when Ctrl-C came
                 flyer.stop()
 
         run_engine.waiting_hook = waiting  # type: ignore[assignment]
         try:
-            run_engine(bp.fly([flyer]))
+            run_engine(bp.fly([flyer]), lambda name, doc: documents.append((name, doc)))
         except FailedStatus as failure:
             raise KeyboardInterrupt if self._interrupted else failure.__cause__ or failure from None
         self.timelines.setdefault(kind, []).append(flyer.timeline)
+        self.picture.draw(documents)
 
     def _land(self, flyers: list[BusyFlyer]) -> None:
         self._interrupted = True
@@ -146,25 +162,66 @@ class _Session:
         table.caption_justify = "left"
         return table
 
-    def plot(self, path: Path) -> None:
-        """Save the first flight's scan, and the delays of all."""
-        mpl.use("Agg")
+
+class _Picture:
+    """The flights' scans, as a live plot draws them from the documents, and the delays beside them."""
+
+    def __init__(self, live: bool) -> None:
+        if not live:
+            mpl.use("Agg")
         import matplotlib.pyplot as plt
 
-        data = self.pages[0]["data"]
-        figure, (scan, delay) = plt.subplots(1, 2, figsize=(10, 4), width_ratios=(3, 2), layout="constrained")
-        scan.plot(data["ifly_xArr"], data["ifly_yArr"], "o-", markersize=4)
-        scan.set(xlabel="ifly_xArr (mm)", ylabel="ifly_yArr (counts)", title="One flight, collected as an event page")
-        for row, (kind, delays) in enumerate(self.delays().items()):
-            delay.plot(delays, [row] * len(delays), "o", alpha=0.6, label=kind)
-            delay.plot(statistics.median(delays), row, "|", markersize=30, color="black")
-        delay.set(xscale="log", xlabel="ms", ylim=(-0.6, 1.6), title="Busy→Done to finished status")
-        delay.set_yticks(range(len(self.timelines)), list(self.timelines))
-        delay.xaxis.set_major_formatter("{x:g}")
-        delay.grid(axis="x", which="both", alpha=0.3)
-        figure.savefig(path, dpi=120)
-        plt.close(figure)
-        self.console.print(f"\nThe plot is in {path}.")
+        from .callbacks import PagePlot
+
+        self._live = live
+        self._pyplot = plt
+        self._figure, (self._scan, self._delay) = plt.subplots(
+            1, 2, figsize=(10, 4), width_ratios=(3, 2), layout="constrained"
+        )
+        if live and not getattr(self._figure.canvas, "required_interactive_framework", None):
+            raise RuntimeError(f"there is no display to be live on (matplotlib's backend is {mpl.get_backend()})")
+        # Drawn from the main thread, between flights: not every window takes more.
+        self._plot = PagePlot(
+            "ifly_yArr", "ifly_xArr", ax=self._scan, marker="o", markersize=4, alpha=0.7, use_teleporter=False
+        )
+        self._delay.set_visible(False)
+
+    def draw(self, documents: list[tuple[str, dict[str, Any]]]) -> None:
+        """Draw what a run brought."""
+        for name, document in documents:
+            self._plot(name, document)
+        self._scan.get_legend().remove()  # LivePlot's: a line a run
+        self._scan.set(
+            xlabel="ifly_xArr (mm)", ylabel="ifly_yArr (counts)", title="Each flight, as its event page came"
+        )
+        self._show()
+
+    def compare(self, delays: dict[str, list[float]]) -> None:
+        """Draw the delays, in milliseconds."""
+        self._delay.set_visible(True)
+        for row, (kind, samples) in enumerate(delays.items()):
+            self._delay.plot(samples, [row] * len(samples), "o", alpha=0.6, label=kind)
+            self._delay.plot(statistics.median(samples), row, "|", markersize=30, color="black")
+        self._delay.set(xscale="log", xlabel="ms", ylim=(-0.6, 1.6), title="Busy→Done to finished status")
+        self._delay.set_yticks(range(len(delays)), list(delays))
+        self._delay.xaxis.set_major_formatter("{x:g}")
+        self._delay.grid(axis="x", which="both", alpha=0.3)
+        self._show()
+
+    def save(self, path: Path) -> None:
+        """Save it."""
+        self._figure.savefig(path, dpi=120)
+
+    def stay(self, console: Console) -> None:
+        """Leave the window to whoever looks at it."""
+        if self._live:
+            console.print("Close its window to end.")
+            self._pyplot.show()
+        self._pyplot.close(self._figure)
+
+    def _show(self) -> None:
+        if self._live:
+            self._pyplot.pause(0.01)
 
 
 class _Progress:
@@ -172,28 +229,28 @@ class _Progress:
 
     def __init__(self, flyer: BusyFlyer, points: int, label: str) -> None:
         self._flyer = flyer
-        self._counter = flyer.tArr.number_read
         self._points = points
         self._label = label
         self._bar: tqdm[Any] | None = None
 
-    def __call__(self, statuses: object) -> None:
+    def __call__(self, statuses: set[FlightStatus] | None) -> None:
         if statuses is not None and "finished" not in self._flyer.timeline:
             self._bar = tqdm(
                 total=self._points, desc=self._label, unit=" points", file=sys.stdout, disable=None, leave=True
             )
-            self._counter.subscribe(self._count, run=False)
+            for status in statuses:
+                status.watch(self._count)
         elif statuses is None and self._bar is not None:
-            self._counter.clear_sub(self._count)
             if "finished" in self._flyer.timeline:
                 self._bar.n = self._points  # the last counts may still be under way
             self._bar.close()
             self._bar = None
 
-    def _count(self, *, value: int, **_: Any) -> None:
-        if self._bar is not None:
-            self._bar.n = int(value)
-            self._bar.refresh()
+    def _count(self, *, current: float = 0, **_: Any) -> None:
+        bar = self._bar
+        if bar is not None:
+            bar.n = int(current)
+            bar.refresh()
 
 
 def _delay(timeline: Timeline) -> float:

@@ -81,6 +81,13 @@ def test_demo(tmp_path: Path) -> None:
     assert not re.search("warning|traceback|exception|error", done.stdout, re.IGNORECASE)
 
 
+def test_demo_without_a_display_is_not_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(NO_EPICS, "MPLBACKEND", "Agg")
+    done = run("demo", "--live", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("busy-flyer: there is no display to be live on")
+
+
 @pytest.mark.parametrize("moment", ["An EPICS IOC runs", "Flying"])
 def test_ctrl_c_ends_the_demo(moment: str) -> None:
     with running("demo", "--duration=60", until=moment) as (process, _):
