@@ -13,7 +13,7 @@ import numpy as np
 from bluesky.callbacks.mpl_plotting import LivePlot
 from event_model import Event, EventPage, pack_event_page
 
-__all__ = ["PagePlot", "PointTimes", "with_point_times"]
+__all__ = ["PagePlot", "PointTimes"]
 
 Consumer = Callable[[str, dict[str, Any]], Any]
 
@@ -71,7 +71,7 @@ class PagePlot(LivePlot):
 class PointTimes:
     """Hands documents on to a consumer, pages with each point's own time in ``time``.
 
-    That is what tables, plots against "time", CSV files and others show.
+    That is what tables, plots against "time", CSV files, Tiled and others show.
 
     Parameters
     ----------
@@ -90,21 +90,10 @@ class PointTimes:
         self._key = key
 
     def __call__(self, name: str, doc: dict[str, Any]) -> None:
-        """Take a document."""
-        self._consumer(name, with_point_times(doc, self._key) if name == "event_page" else doc)
-
-
-def with_point_times(page: dict[str, Any], key: str) -> dict[str, Any]:
-    """The page with each point's own time in ``time``: `timestamps` of the key, where it has it.
-
-    Parameters
-    ----------
-    page : dict
-        An event page; it is not changed.
-    key : str
-        Data key of one of the flyer's columns.
-    """
-    return page | {"time": list(page["timestamps"][key])} if key in page["timestamps"] else page
+        """Take a document; it is not changed."""
+        if name == "event_page" and self._key in doc["timestamps"]:
+            doc = doc | {"time": list(doc["timestamps"][self._key])}
+        self._consumer(name, doc)
 
 
 def _points(page: EventPage, key: str) -> np.ndarray | None:

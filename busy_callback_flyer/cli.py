@@ -22,7 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\nStopped.")
         return 130
     except ModuleNotFoundError as missing:
-        return _complain(f"{missing.name} is not installed: pip install 'busy_callback_flyer[demo]'")
+        extra = "tiled" if "tiled" in str(missing.name) else "demo"
+        return _complain(f"{missing.name} is not installed: pip install 'busy_callback_flyer[{extra}]'")
     except (RuntimeError, ValueError, TimeoutError, OSError) as error:
         return _complain(str(error))
     return status
@@ -43,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--flights", type=_number(int, 1), default=5, help="flights of each kind (%(default)s)")
     _add_plot(demo, "busy-flyer-demo.png")
     demo.add_argument("--live", action="store_true", help="show it in a window as the flights come in")
+    demo.add_argument("--tiled", action="store_true", help="write the flights into a Tiled server, and read them back")
     demo.set_defaults(command=_demo)
 
     ioc = commands.add_parser("ioc", help="run the embedded IOC until Ctrl-C")
@@ -144,6 +146,7 @@ def _demo(arguments: argparse.Namespace) -> int:
         flights=arguments.flights,
         plot=arguments.plot,
         live=arguments.live,
+        tiled=arguments.tiled,
     )
     return 0
 

@@ -8,6 +8,7 @@ import os
 import signal
 import statistics
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,12 @@ from tqdm import tqdm
 
 from .flight import STEPS
 from .ioc import EmbeddedIOC
+from .tiled_server import TiledServer
 
 if TYPE_CHECKING:
     from bluesky import RunEngine
 
+    from .callbacks import Consumer
     from .flight import Timeline
     from .flyer import BusyFlyer
     from .status import FlightStatus
@@ -31,7 +34,7 @@ MOST_ROWS = 24
 """Of a table that are shown; of a longer one the first and the last."""
 
 
-def run(*, points: int, duration: float, flights: int, plot: Path, live: bool = False) -> None:
+def run(*, points: int, duration: float, flights: int, plot: Path, live: bool = False, tiled: bool = False) -> None:
     """Fly by callback and by polling, side by side; print tables, save a plot.
 
     Parameters
@@ -46,6 +49,8 @@ def run(*, points: int, duration: float, flights: int, plot: Path, live: bool = 
         Where the picture goes.
     live : bool
         Show the picture in a window as the flights come in.
+    tiled : bool
+        Write the flights into a Tiled server, on loopback and with a key, and read the first back.
 
     Raises
     ------
@@ -71,12 +76,17 @@ def run(*, points: int, duration: float, flights: int, plot: Path, live: bool = 
         flyer.wait_for_connection(timeout=10)  # before the next: pyepics can miss to tell two users of one PV
         flyers.append(flyer)
     session = _Session(console, points, duration, flights, picture)
-    session.fly(flyers)
-    session.show()
-    picture.compare(session.delays())
-    picture.save(plot)
-    console.print(f"\nThe plot is in {plot}.")
-    picture.stay(console)
+    with _Catalog(console) if tiled else nullcontext() as catalog:
+        session.fly(flyers, [catalog.writer] if catalog else [])
+        session.show()
+        picture.compare(session.delays())
+        picture.save(plot)
+        console.print(f"\nThe plot is in {plot}.")
+        if catalog:
+            catalog.read_back(session.uids[0], session.pages[0])
+        picture.stay(console)
+        if catalog:
+            catalog.stay()
 
 
 class _Session:
@@ -89,10 +99,11 @@ class _Session:
         # Polls alias with a fixed length of flight, so it varies: the same lengths for both.
         self.durations = [duration + 0.05 * number / flights for number in range(flights)]
         self.pages: list[dict[str, Any]] = []
+        self.uids: list[str] = []
         self.timelines: dict[str, list[Timeline]] = {}
         self._interrupted = False
 
-    def fly(self, flyers: list[BusyFlyer]) -> None:
+    def fly(self, flyers: list[BusyFlyer], consumers: list[Consumer]) -> None:
         """Every flyer in turn, flight by flight."""
         import epics
         from bluesky import RunEngine
@@ -100,6 +111,9 @@ class _Session:
         # Ctrl-C ends the demo: no plan is to be resumed, as the RunEngine's own handler would have it.
         run_engine = RunEngine({}, context_managers=[])
         run_engine.subscribe(lambda name, page: self.pages.append(page), "event_page")
+        run_engine.subscribe(lambda name, start: self.uids.append(start["uid"]), "start")
+        for consumer in consumers:
+            run_engine.subscribe(consumer)
         signal.signal(signal.SIGINT, lambda *_: self._land(flyers))
         flights = len(self.durations)
         self.console.print(f"Flying {flights} times by each flyer, {self.durations[0]:g} s a flight or a little more.")
@@ -161,6 +175,49 @@ class _Session:
         table.caption = f"By callback, the median is {medians[1] / medians[0]:.0f} times shorter."
         table.caption_justify = "left"
         return table
+
+
+class _Catalog:
+    """A Tiled server of the demo's own, for as long as it runs."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        console.print("A Tiled server starts.")
+        self._server = TiledServer()
+        try:
+            from bluesky_tiled_plugins import TiledWriter
+            from tiled.client import from_uri
+
+            from .callbacks import PointTimes
+
+            self._client = from_uri(self._server.uri)
+            self.writer = PointTimes(TiledWriter(self._client), "ifly_xArr")
+        except BaseException:
+            self._server.stop()
+            raise
+
+    def __enter__(self) -> _Catalog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.stop()
+
+    def read_back(self, uid: str, page: dict[str, Any]) -> None:
+        """Ask the server for a run, and hold it against its page."""
+        table = self._client[uid]["ifly"].read()
+        same = all(list(table[key].values) == list(column) for key, column in page["data"].items())
+        if not same or list(table["time"].values) != page["timestamps"]["ifly_xArr"]:
+            raise RuntimeError(f"run {uid} came back from Tiled with other values than were collected")
+        self._console.print(
+            f"\nTiled has {len(self._client)} runs. The first one, read back, has the {table.sizes['time']} points "
+            f"that were collected, at their own times:\n\n    {self._server.page(uid)}",
+            soft_wrap=True,
+        )
+
+    def stay(self) -> None:
+        """Serve until somebody at the terminal ends it."""
+        if sys.stdin.isatty():
+            self._console.input("\nEnter ends it. ")
 
 
 class _Picture:

@@ -13,7 +13,7 @@ from bluesky import RunEngine
 from bluesky.callbacks import LiveTable
 from event_model import EventPage, unpack_event_page
 
-from busy_callback_flyer.callbacks import PagePlot, PointTimes, with_point_times
+from busy_callback_flyer.callbacks import PagePlot, PointTimes
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -121,9 +121,13 @@ def test_against_the_points_own_times(fly: Fly, epoch: str) -> None:
 def test_only_pages_with_the_key_are_changed_and_no_page_itself(fly: Fly) -> None:
     (page,) = (doc for name, doc in fly() if name == "event_page")
     before = list(page["time"])
-    assert with_point_times(page, "ifly_tArr")["time"] == page["timestamps"]["ifly_tArr"]
+    told: Documents = []
+    for key in ("ifly_tArr", "det"):
+        PointTimes(lambda name, doc: told.append((name, doc)), key)("event_page", page)
+    (_, changed), (_, same) = told
+    assert changed["time"] == page["timestamps"]["ifly_tArr"]
     assert page["time"] == before
-    assert with_point_times(page, "det") is page
+    assert same is page
 
 
 def test_a_table_shows_the_points_own_times(fly: Fly, run_engine: RunEngine) -> None:
