@@ -1,0 +1,126 @@
+"""Flights over message buses, to other processes. None of them unpickles what it is sent."""
+
+from __future__ import annotations
+
+import json
+import select
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import bluesky.plans as bp
+import msgpack
+import msgpack_numpy
+import numpy as np
+import pytest
+from bluesky import RunEngine
+from event_model import NumpyEncoder
+
+from busy_callback_flyer import BusyFlyer
+
+pytest.importorskip("zmq", reason="bluesky's 0MQ needs it")
+from bluesky.callbacks.zmq import Publisher
+
+TIMEOUT = 60.0
+MOST_BYTES = 1_000_000
+"""Of a message that Kafka and NATS take by default."""
+
+LISTENER = """
+import json, sys
+from functools import partial
+import msgpack, msgpack_numpy
+from bluesky.callbacks.zmq import RemoteDispatcher
+from event_model import NumpyEncoder
+
+dispatcher = RemoteDispatcher(sys.argv[1], deserializer=partial(msgpack.unpackb, object_hook=msgpack_numpy.decode))
+dispatcher.subscribe(lambda name, doc: print(json.dumps([name, doc], cls=NumpyEncoder), flush=True))
+dispatcher.start()
+"""
+
+HELLO = {"uid": "hello", "time": 0.0}
+
+Documents = list[tuple[str, dict[str, Any]]]
+
+
+def packed(document: Any) -> bytes:
+    message: bytes = msgpack.packb(document, default=msgpack_numpy.encode)
+    return message
+
+
+def free_addresses() -> list[str]:
+    with socket.socket() as one, socket.socket() as other:
+        for free in (one, other):
+            free.bind(("127.0.0.1", 0))
+        return [f"127.0.0.1:{free.getsockname()[1]}" for free in (one, other)]
+
+
+@pytest.fixture(scope="module")
+def proxy() -> Iterator[tuple[str, str]]:
+    """Where one publishes to, and where one listens."""
+    to, of = free_addresses()
+    command = Path(sys.executable).with_name("bluesky-0MQ-proxy")
+    addresses = ["--in-address", f"tcp://{to}", "--out-address", f"tcp://{of}"]
+    with subprocess.Popen([command, *addresses], stdout=subprocess.DEVNULL) as process:
+        yield to, of
+        process.kill()
+
+
+@pytest.fixture
+def listener(proxy: tuple[str, str]) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen([sys.executable, "-c", LISTENER, proxy[1]], stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        process.kill()
+
+
+def says_hello(publish: Publisher, listener: subprocess.Popen[str]) -> None:
+    """Who joins a 0MQ proxy hears what is said from some moment on: talk until it does."""
+    assert listener.stdout is not None
+    while not select.select([listener.stdout], [], [], 0.1)[0]:
+        publish("start", HELLO)
+
+
+@pytest.mark.timeout(TIMEOUT)  # a process that hears nothing is read for ever
+@pytest.mark.parametrize("layout", ["rows", "array"])
+def test_another_process_hears_it_all(
+    layout: str,
+    proxy: tuple[str, str],
+    listener: subprocess.Popen[str],
+    make_flyer: Callable[..., BusyFlyer],
+    controller: Callable[..., None],
+    run_engine: RunEngine,
+    documents: Documents,
+) -> None:
+    heard: list[Any] = []
+    publish = Publisher(proxy[0], serializer=packed)
+    says_hello(publish, listener)
+    run_engine.subscribe(publish)
+    controller(npts=200, duration=0.1)
+    run_engine(bp.fly([make_flyer(layout=layout, page_size=60)]))
+    assert listener.stdout is not None
+    for line in listener.stdout:
+        name, doc = json.loads(line)
+        if doc != HELLO:
+            heard.append([name, doc])
+        if name == "stop":
+            break
+    sent = json.loads(json.dumps(documents, cls=NumpyEncoder))
+    assert heard == sent
+    assert [name for name, _ in heard].count("event_page") == (4 if layout == "rows" else 1)
+    publish.close()
+
+
+def test_any_flight_goes_by_messages_of_a_size_that_buses_take(
+    make_flyer: Callable[..., BusyFlyer], controller: Callable[..., None], run_engine: RunEngine
+) -> None:
+    """The points of a page, not of a flight, make a message; as many as there are by default."""
+    sizes: list[int] = []
+    run_engine.subscribe(lambda name, page: sizes.append(len(packed(page))), "event_page")
+    controller(npts=256, duration=0.1)
+    flyer = make_flyer()
+    run_engine(bp.fly([flyer]))
+    (size,) = sizes
+    assert size / 256 * flyer.page_size < MOST_BYTES
+    assert np.ceil(10_000 / flyer.page_size) == 5
