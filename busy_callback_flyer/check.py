@@ -203,13 +203,18 @@ def _records(flyer: BusyFlyer, timeout: float) -> Iterator[Finding]:
 
 def _others(flyer: BusyFlyer, looked_at: list[str], missing: set[str]) -> Iterator[Finding]:
     """Signals that `wait_for_connection` waits for, too; they had as long to connect as those."""
+    suspects = {}
     for walk in flyer.walk_signals():
         signal = walk.item
         if not isinstance(signal, EpicsSignalBase) or signal.pvname in looked_at:
             continue
         if not signal.connected and _record_of(signal.pvname) not in missing:
-            advice = f"is the name right? A subclass may do without: `{walk.dotted_name.split('.')[0]}`"
-            yield Finding(signal.pvname, Mark.failure, f"{walk.dotted_name} is not connected", advice)
+            suspects[signal.pvname] = walk.dotted_name
+    pvs = _PVs(suspects, FIELD_TIMEOUT)  # a signal hears of its connection later than the PV, by another thread
+    for pv, name in suspects.items():
+        if not pvs[pv].connected:
+            advice = f"is the name right? A subclass may do without: `{name.split('.')[0]}`"
+            yield Finding(pv, Mark.failure, f"{name} is not connected", advice)
 
 
 def _where_it_looks() -> str:
