@@ -1,0 +1,103 @@
+"""What the community's consumers take, by layout: the cells of the README's table. Others: test_tiled, test_buses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import bluesky.plans as bp
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import msgpack
+import msgpack_numpy
+import numpy as np
+import pytest
+from bluesky import RunEngine
+from bluesky.callbacks.best_effort import BestEffortCallback
+from event_model import NumpyEncoder
+
+POINTS = 20
+LAYOUTS = ["rows", "array"]
+Documents = list[tuple[str, dict[str, Any]]]
+Fly = Callable[..., Documents]
+
+
+@pytest.fixture
+def fly(
+    make_flyer: Callable[..., Any], controller: Callable[..., None], run_engine: RunEngine, documents: Documents
+) -> Fly:
+    """Flies once in this layout, for these consumers; the documents."""
+
+    def fly_once(layout: str, *consumers: Any) -> Documents:
+        controller(npts=POINTS, duration=0.1)
+        for consumer in consumers:
+            run_engine.subscribe(consumer)
+        flyer = make_flyer(layout=layout, stream_name="primary")
+        run_engine(bp.fly([flyer], md=flyer.plot_md))
+        return documents
+
+    return fly_once
+
+
+def plain(documents: Any) -> Any:
+    return json.loads(json.dumps(documents, cls=NumpyEncoder))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_suitcase_jsonl(layout: str, fly: Fly, tmp_path: Path) -> None:
+    suitcase = pytest.importorskip("suitcase.jsonl")
+    documents = fly(layout)
+    (file,) = suitcase.export(documents, tmp_path)["all"]
+    assert [json.loads(line) for line in Path(file).read_text().splitlines()] == plain(documents)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_suitcase_msgpack(layout: str, fly: Fly, tmp_path: Path) -> None:
+    suitcase = pytest.importorskip("suitcase.msgpack")
+    documents = fly(layout)
+    (file,) = suitcase.export(documents, tmp_path)["all"]
+    with Path(file).open("rb") as packed:
+        assert plain(list(msgpack.Unpacker(packed, object_hook=msgpack_numpy.decode))) == plain(documents)
+
+
+@pytest.mark.parametrize("writer", ["JSONWriter", "JSONLinesWriter"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_json_writers(layout: str, writer: str, fly: Fly, tmp_path: Path) -> None:
+    """They know no arrays."""
+    writers = pytest.importorskip("bluesky.callbacks.json_writer")
+    write = getattr(writers, writer)(str(tmp_path), "run.json")
+    documents = fly(layout)
+    if layout == "array":
+        with pytest.raises(TypeError, match="ndarray is not JSON serializable"):
+            deliver(documents, write)
+        return
+    deliver(documents, write)
+    text = tmp_path.joinpath("run.json").read_text()
+    written = json.loads(text) if writer == "JSONWriter" else [json.loads(line) for line in text.splitlines()]
+    assert [entry["doc"]["data"] for entry in written if entry["name"] == "event_page"] == [
+        page["data"] for name, page in plain(documents) if name == "event_page"
+    ]
+
+
+def deliver(documents: Documents, consumer: Callable[[str, dict[str, Any]], object]) -> None:
+    for name, doc in documents:
+        consumer(name, doc)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_best_effort_callback(layout: str, fly: Fly, capsys: pytest.CaptureFixture[str]) -> None:
+    """It plots points, and has a row of its table for each; of arrays it plots none."""
+    mpl.use("Agg")
+    before = set(plt.get_fignums())
+    fly(layout, BestEffortCallback())
+    figures = [plt.figure(number) for number in set(plt.get_fignums()) - before]
+    points = [
+        len(np.ravel(line.get_xdata())) for figure in figures for axes in figure.axes for line in axes.get_lines()
+    ]
+    for figure in figures:
+        plt.close(figure)
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|") and ":" in line]
+    assert (POINTS in points) == (layout == "rows")
+    assert len(rows) == (POINTS if layout == "rows" else 1)
