@@ -160,7 +160,7 @@ def _on_count(args: libca.EventArgs) -> None:
     channel = _channels.get(args.usr)
     if isinstance(channel, CountChannel) and args.status == dbr.ECA_NORMAL and args.dbr:
         event = libca.TimeDouble.from_address(args.dbr)
-        channel.latest = ScalarReading(event.value, event.stamp)
+        channel.tell(ScalarReading(event.value, event.stamp))
 
 
 @libca.EventHandler
@@ -510,22 +510,34 @@ class ArrayChannel(_Channel):
         self._ready.set()
 
 
-class CountChannel(_Channel):
-    """A line to a number that is watched while it counts: the handler of its events keeps the latest.
+class _Count:
+    """What is known of a number that is watched while it counts.
 
     Attributes
     ----------
-    latest : ScalarReading or None
-        None while there is none.
+    first, latest : ScalarReading or None
+        What it said when it was first listened to, and last. Only the first's stamp is of the value: a
+        record posts NORD before it has its new stamp.
     """
 
+    first: ScalarReading | None = None
+    latest: ScalarReading | None = None
+
+    def tell(self, reading: ScalarReading) -> None:
+        """Keep it."""
+        self.latest = reading
+        self.first = self.first or reading
+
+
+class CountChannel(_Count, _Channel):
+    """A line to a number that is watched while it counts."""
+
     def __init__(self, pv: str) -> None:
-        self.latest: ScalarReading | None = None
         super().__init__(pv)
         self._subscribe(dbr.TIME_DOUBLE, dbr.DBE_VALUE, _on_count)
 
     def _connection_changed(self, up: bool) -> None:
-        self.latest = None
+        self.first = self.latest = None
         if up:
             self._ready.set()
         else:
@@ -949,11 +961,10 @@ class ScalarSignal:
         return ScalarReading(value, stamp)
 
 
-class CountSignal:
-    """A line to a number that is watched while it counts, by an ophyd signal; the like of `CountChannel`."""
+class CountSignal(_Count):
+    """The like of `CountChannel` by an ophyd signal, whose PV ophyd goes on monitoring when it is closed."""
 
     def __init__(self, signal: Signal) -> None:
-        self.latest: ScalarReading | None = None
         self._signal = signal
         signal.subscribe(self._value_changed)
 
@@ -968,7 +979,7 @@ class CountSignal:
 
     def _value_changed(self, value: Any = None, timestamp: float | None = None, **_: Any) -> None:
         if timestamp is not None:
-            self.latest = ScalarReading(value, timestamp)
+            self.tell(ScalarReading(value, timestamp))
 
 
 BusyLine = BusyChannel | BusySignal
@@ -1011,7 +1022,10 @@ def name_of(signal: Signal) -> str:
 
 def host_of(signal: Signal) -> str | None:
     """Who serves it, where the control layer tells; pyepics does."""
-    host: str | None = getattr(getattr(signal, "_read_pv", None), "host", None)
+    pv = getattr(signal, "_read_pv", None)
+    if not getattr(pv, "connected", False):  # pyepics would wait for it
+        return None
+    host: str | None = getattr(pv, "host", None)
     return host
 
 

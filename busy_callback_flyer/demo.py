@@ -105,7 +105,6 @@ class _Session:
 
     def fly(self, flyers: list[BusyFlyer], consumers: list[Consumer]) -> None:
         """Every flyer in turn, flight by flight."""
-        import epics
         from bluesky import RunEngine
 
         # Ctrl-C ends the demo: no plan is to be resumed, as the RunEngine's own handler would have it.
@@ -114,7 +113,16 @@ class _Session:
         run_engine.subscribe(lambda name, start: self.uids.append(start["uid"]), "start")
         for consumer in consumers:
             run_engine.subscribe(consumer)
-        signal.signal(signal.SIGINT, lambda *_: self._land(flyers))
+        handler = signal.signal(signal.SIGINT, lambda *_: self._land(flyers))
+        try:
+            self._fly(run_engine, flyers)
+        finally:
+            signal.signal(signal.SIGINT, handler)
+        self.console.print()
+
+    def _fly(self, run_engine: RunEngine, flyers: list[BusyFlyer]) -> None:
+        import epics
+
         flights = len(self.durations)
         self.console.print(f"Flying {flights} times by each flyer, {self.durations[0]:g} s a flight or a little more.")
         for record, value in {"npts": self.points, "fill": 1}.items():
@@ -124,7 +132,6 @@ class _Session:
             epics.caput(f"{PREFIX}seed", number, wait=True)
             for flyer in flyers:
                 self._fly_once(run_engine, flyer, f"{number}/{flights}")
-        self.console.print()
 
     def _fly_once(self, run_engine: RunEngine, flyer: BusyFlyer, number: str) -> None:
         import bluesky.plans as bp

@@ -267,6 +267,10 @@ class Timeline:
     def __getitem__(self, step: str) -> Mark:
         return self._marks[step]
 
+    def get(self, step: str) -> Mark | None:
+        """A step, if it is there."""
+        return self._marks.get(step)
+
     @property
     def t0(self) -> float | None:
         """Start of the flight, seconds of the POSIX epoch: the IOC's Busy stamp, else the put."""
@@ -398,8 +402,9 @@ class Flight:
         The taxi's, where there was one.
         """
         since = None if self.before is None else self.before.stamp
-        if "busy" in self.timeline and self.timeline["busy"].stamp is not None:
-            since = self.timeline["busy"].stamp
+        busy = self.timeline.get("busy")  # asked once: others read it while the flight goes on
+        if busy is not None and busy.stamp is not None:
+            since = busy.stamp
         return since if since is None or self.taxied_since is None else min(since, self.taxied_since)
 
     @property

@@ -160,7 +160,7 @@ class BusyFlyer(Device):
     progress : str or None
         Name of a component that counts points in flight, a signal or a column (its NORD), for whoever
         watches a status, as progress bars do; None: the time column, where `expected_points` is given. It
-        is listened to only while somebody watches.
+        is listened to only while somebody watches (by ophyd's events, from then on).
     expected_points : int or str or None
         How many there will be, or the name of a component, a signal that says so.
     expected_time : float or str or None
@@ -285,6 +285,7 @@ class BusyFlyer(Device):
         self._errands_done = threading.Condition(self._lock)
         self._alarm = Alarm(lambda: self._witness(None, Flight.deadline))
         self._subscribers = Worker(f"{self.name} subscribers")
+        self._watchers = Worker(f"{self.name} watchers")
         self._open_channels()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -614,6 +615,7 @@ class BusyFlyer(Device):
         self._gone = True
         self._close_channels()
         self._subscribers.stop(STOP_TIMEOUT)
+        self._watchers.stop(STOP_TIMEOUT)
         super().destroy()
 
     # The lines to the records
@@ -827,10 +829,10 @@ class BusyFlyer(Device):
         return Progress(
             self.name,
             flight,
-            self._subscribers.do,
+            self._watchers.do,
             None if counter is None else partial(self._listen_to, counter),
             lambda: getattr(self, expected).get() if isinstance(expected, str) else expected,
-            self.busy_host,
+            lambda: self.busy_host,
         )
 
     def _counter(self) -> Signal | None:

@@ -1,8 +1,8 @@
 """How far a flight is, for those who watch: points that are counted, or time that passes.
 
 Nothing of it is on the completion path. The counter is listened to only while somebody watches, and
-its handler does no more than keep the latest value; between its first and its last call a watcher is
-called at most 10 times a second, in the thread of the flyer's subscribers.
+its handler does no more than keep the latest value; between its first call, which is made at once, and
+its last a watcher is called at most 10 times a second, in a thread of the flyer's watchers.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ Watcher = Callable[..., Any]
 class Counter(Protocol):
     """A line to what counts points."""
 
+    first: ScalarReading | None
     latest: ScalarReading | None
 
     @property
@@ -57,8 +58,9 @@ class Progress:
         Begins to listen to what counts points; None: time counts.
     expect : callable
         What there will be in the end, points or seconds; None where nobody knows. It may block.
-    host : str or None
-        Who serves the busy record: counts are judged by their age where he serves the counter too.
+    busy_host : callable
+        Who serves the busy record, where that is known: the age of a count is not judged by the stamps of
+        two IOCs. It may block.
     """
 
     def __init__(
@@ -68,16 +70,18 @@ class Progress:
         later: Callable[[Callable[[], None]], object],
         listen: Callable[[], Counter] | None,
         expect: Callable[[], object],
-        host: str | None,
+        busy_host: Callable[[], str | None],
     ) -> None:
         self._name = name
         self._flight = flight
         self._later = later
         self._listen = listen
         self._expect = expect
-        self._host = host
+        self._busy_host = busy_host
         self._target: float | None = None
         self._counter: Counter | None = None
+        self._judged = True  # by its age
+        self._count: float | None = None  # the latest that was told
         self._lock = threading.Lock()
         self._watchers: list[tuple[StatusBase, Watcher]] = []
         self._alarm = Alarm(self._tell_later)
@@ -88,7 +92,7 @@ class Progress:
         with self._lock:
             first = not self._watchers
             self._watchers.append((status, func))
-        if first:
+        if first and not self._flight.over:
             self._later(self._begin)
         status.add_callback(lambda status: self._later(partial(self._end, status, func)))
 
@@ -101,10 +105,11 @@ class Progress:
         """
         timeline = self._flight.timeline
         facts: dict[str, Any] = {"name": self._name}
-        if "put" not in timeline:
+        put = timeline.get("put")
+        if put is None:
             return facts
-        over = next((timeline[step].client for step in ("finished", "failed") if step in timeline), time.time())
-        elapsed = max(0.0, over - timeline["put"].client)
+        end = timeline.get("finished") or timeline.get("failed")
+        elapsed = max(0.0, (time.time() if end is None else end.client) - put.client)
         current = elapsed if self._listen is None else self._counted()
         if current is None:
             return facts
@@ -120,12 +125,14 @@ class Progress:
     def _counted(self) -> float | None:
         counter = self._counter
         latest = None if counter is None else counter.latest
-        if counter is None or latest is None:
-            return None
-        since = self._flight.fresh_since if counter.host == self._host else None
-        if "busy" not in self._flight.timeline or (since is not None and latest.stamp < since):
-            return 0  # what it says is of an earlier flight
-        return _number(latest.value)
+        if counter is not None and latest is not None:
+            since = self._flight.fresh_since if self._judged else None
+            old = latest is counter.first and since is not None and latest.stamp < since
+            if old or "busy" not in self._flight.timeline:  # it is of an earlier flight
+                self._count = None if self._flight.over else 0
+            else:
+                self._count = _number(latest.value)
+        return self._count
 
     def _tell_later(self) -> None:
         self._later(self._tell)
@@ -133,15 +140,19 @@ class Progress:
     # In the thread of the watchers
 
     def _begin(self) -> None:
-        if self._counter is None and self._listen is not None:
-            self._counter = self._listen()
         try:
+            if self._counter is None and self._listen is not None:
+                self._counter = self._listen()
             self._target = _number(self._expect()) or None
         except Exception as error:  # each control layer has its own
-            logger.info("%s: how far it will fly could not be read: %r", self._name, error)
-        self._alarm.set(time.monotonic() + INTERVAL)
+            logger.info("%s: how far it will fly is not known: %r", self._name, error)
+        finally:
+            self._alarm.set(time.monotonic() + INTERVAL)
 
     def _tell(self) -> None:
+        counter = self._counter
+        if counter is not None and counter.host is not None:
+            self._judged = self._busy_host() in (None, counter.host)
         with self._lock:
             watchers = [(status, func) for status, func in self._watchers if not status.done]
         for status, func in watchers:
@@ -150,9 +161,12 @@ class Progress:
             self._alarm.set(time.monotonic() + INTERVAL)
 
     def _end(self, status: StatusBase, func: Watcher) -> None:
-        facts = self.now()
-        self._call(status, func, facts if "fraction" in facts else facts | {"fraction": 0.0})
-        self._forget(status, func)
+        with self._lock:
+            known = (status, func) in self._watchers
+        if known:  # else it failed before
+            facts = self.now()
+            self._call(status, func, facts if "fraction" in facts else facts | {"fraction": 0.0})
+            self._forget(status, func)
 
     def _call(self, status: StatusBase, func: Watcher, facts: dict[str, Any]) -> None:
         try:

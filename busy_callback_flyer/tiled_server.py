@@ -42,7 +42,12 @@ class TiledServer:
             raise ModuleNotFoundError("No module named 'tiled'", name="tiled")
         command = [sys.executable, "-m", __name__, *([] if directory is None else [str(directory)])]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # a Ctrl-C is not meant for it
         )
         assert self._process.stdout is not None
         self.uri = self._process.stdout.readline().strip()

@@ -14,7 +14,6 @@ from typing import Any
 import bluesky.plans as bp
 import msgpack
 import msgpack_numpy
-import numpy as np
 import pytest
 from bluesky import RunEngine
 from event_model import NumpyEncoder
@@ -62,6 +61,11 @@ def proxy() -> Iterator[tuple[str, str]]:
     """Where one publishes to, and where one listens."""
     to, of = free_addresses()
     command = Path(sys.executable).with_name("bluesky-0MQ-proxy")
+    if (
+        "--in-address"
+        not in subprocess.run([command, "--help"], capture_output=True, text=True, timeout=TIMEOUT).stdout
+    ):
+        pytest.skip("the proxy of this bluesky takes ports alone, and would listen outside loopback")
     addresses = ["--in-address", f"tcp://{to}", "--out-address", f"tcp://{of}"]
     with subprocess.Popen([command, *addresses], stdout=subprocess.DEVNULL) as process:
         yield to, of
@@ -79,12 +83,14 @@ def says_hello(publish: Publisher, listener: subprocess.Popen[str]) -> None:
     """Who joins a 0MQ proxy hears what is said from some moment on: talk until it does."""
     assert listener.stdout is not None
     while not select.select([listener.stdout], [], [], 0.1)[0]:
+        assert listener.poll() is None
         publish("start", HELLO)
 
 
 @pytest.mark.timeout(TIMEOUT)  # a process that hears nothing is read for ever
 @pytest.mark.parametrize("layout", ["rows", "array"])
 def test_another_process_hears_it_all(
+    request: pytest.FixtureRequest,
     layout: str,
     proxy: tuple[str, str],
     listener: subprocess.Popen[str],
@@ -95,6 +101,7 @@ def test_another_process_hears_it_all(
 ) -> None:
     heard: list[Any] = []
     publish = Publisher(proxy[0], serializer=packed)
+    request.addfinalizer(publish.close)
     says_hello(publish, listener)
     run_engine.subscribe(publish)
     controller(npts=200, duration=0.1)
@@ -109,7 +116,6 @@ def test_another_process_hears_it_all(
     sent = json.loads(json.dumps(documents, cls=NumpyEncoder))
     assert heard == sent
     assert [name for name, _ in heard].count("event_page") == (4 if layout == "rows" else 1)
-    publish.close()
 
 
 def test_any_flight_goes_by_messages_of_a_size_that_buses_take(
@@ -123,4 +129,3 @@ def test_any_flight_goes_by_messages_of_a_size_that_buses_take(
     run_engine(bp.fly([flyer]))
     (size,) = sizes
     assert size / 256 * flyer.page_size < MOST_BYTES
-    assert np.ceil(10_000 / flyer.page_size) == 5

@@ -15,7 +15,7 @@ from bluesky import RunEngine
 from bluesky.utils import ProgressBarManager
 from ophyd import Component, Device, EpicsSignalRO, Signal
 
-from busy_callback_flyer import BusyFlyer
+from busy_callback_flyer import BusyFlyer, progress
 from busy_callback_flyer.channel import CountSignal, ScalarReading
 from busy_callback_flyer.flight import Flight, Reading
 from busy_callback_flyer.progress import INTERVAL, Progress
@@ -36,7 +36,8 @@ Told = list[dict[str, Any]]
 class Count:
     """A counter by hand."""
 
-    def __init__(self, host: str | None = None) -> None:
+    def __init__(self, host: str | None = "ioc:5064") -> None:
+        self.first: ScalarReading | None = None
         self.latest: ScalarReading | None = None
         self.host = host
         self.listens = True
@@ -55,7 +56,7 @@ class Watched:
         self.tasks: queue.Queue[Callable[[], None]] = queue.Queue()
         self.told: Told = []
         self.progress = Progress(
-            "ifly", self.flight, self.tasks.put, None if by_time else self._listen, lambda: expected, None
+            "ifly", self.flight, self.tasks.put, None if by_time else self._listen, lambda: expected, lambda: "ioc:5064"
         )
         self.status = FlightStatus(Device(name="ifly"), self.tasks.put, self.progress)
 
@@ -77,6 +78,7 @@ class Watched:
 
     def says(self, value: object, stamp: float = 111.0) -> dict[str, Any]:
         self.counter.latest = ScalarReading(value, stamp)
+        self.counter.first = self.counter.first or self.counter.latest
         return self.progress.now()
 
 
@@ -108,12 +110,13 @@ def test_points_are_told_until_the_status_is_done() -> None:
     assert not watched.counter.listens
 
 
-def test_the_counter_is_listened_to_only_while_somebody_watches() -> None:
+def test_the_counter_is_listened_to_only_while_somebody_watches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "INTERVAL", 3600.0)
     watched = Watched()
     watched.fly()
     assert watched.listened == 0
     watched.watch()
-    watched.watch()
+    watched.status.watch(lambda **_: None)
     assert watched.listened == 1
     watched.status.set_finished()
     watched.next_task()
@@ -128,16 +131,43 @@ def test_a_count_of_an_earlier_flight_is_none() -> None:
     watched.flight.kickoff(0.0, BEFORE)
     assert watched.says(51, stamp=105.0)["current"] == 0, "Busy is yet to come"
     watched.flight.record_says(BUSY_SEEN, 0.1)
-    assert watched.says(51, stamp=105.0)["current"] == 0
-    assert watched.says(1)["current"] == 1
+    assert watched.progress.now()["current"] == 0
+    assert watched.says(1, stamp=105.0)["current"] == 1, "NORD is posted before the record has its new stamp"
 
 
-def test_the_clock_of_another_host_judges_nothing() -> None:
-    watched = Watched(counter=Count(host="other:5064"))
-    watched.progress._host = "ioc:5064"
+@pytest.mark.parametrize(("host", "current"), [("other:5064", 3), ("ioc:5064", 0), (None, 0)])
+def test_the_clock_of_another_host_judges_nothing(host: str | None, current: float) -> None:
+    watched = Watched(counter=Count(host=host))
     watched.watch()
     watched.fly()
-    assert watched.says(3, stamp=50.0)["current"] == 3
+    watched.says(3, stamp=50.0)
+    watched.next_task()
+    assert watched.told[-1]["current"] == current
+
+
+def test_of_a_flight_that_is_over_an_old_count_is_not_told() -> None:
+    """As many points as in the flight before, all at the end, are no event."""
+    watched = Watched()
+    watched.watch()
+    watched.fly()
+    assert watched.says(10, stamp=105.0)["current"] == 0
+    watched.flight.abort(1.0)
+    assert "current" not in watched.progress.now()
+
+
+def test_who_watches_after_the_flight_is_told_its_count() -> None:
+    watched = Watched()
+    watched.watch()
+    watched.fly()
+    watched.says(4)
+    watched.flight.abort(1.0)
+    watched.status.set_finished()
+    while not watched.tasks.empty():
+        watched.next_task()
+    told: Told = []
+    FlightStatus(Device(name="ifly"), watched.tasks.put, watched.progress).watch(lambda **facts: told.append(facts))
+    assert told[0]["current"] == 4
+    assert watched.listened == 1
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1, "text", None])
@@ -188,13 +218,14 @@ def test_a_watcher_that_fails_is_told_no_more(caplog: pytest.LogCaptureFixture) 
             raise ZeroDivisionError
 
     watched.status.watch(fail)
-    watched.next_task()
-    watched.watch()
+    watched.watch()  # which lets it begin
     watched.next_task()
     assert next(calls) == 2
     assert "a watcher failed" in caplog.text
-    watched.next_task()
-    assert next(calls) == 3
+    watched.status.set_finished()
+    while not watched.tasks.empty():
+        watched.next_task()
+    assert next(calls) == 3, "not even at the end"
     assert len(watched.told) >= 2, "the other one is"
 
 
@@ -218,8 +249,8 @@ class CountingFlyer(BusyFlyer):
 
 
 BY: dict[str, dict[str, Any]] = {
-    "the time array": {"expected_points": 11},
-    "a column": {"progress": "xArr", "expected_points": 11},
+    "the time array": {"expected_points": 200},
+    "a column": {"progress": "xArr", "expected_points": 200},
     "a counter and a signal": {"progress": "points_done", "expected_points": "npts"},
 }
 
@@ -232,7 +263,7 @@ def test_points_are_counted_in_flight(
     controller(npts=11, duration=0.0)
     flyer: CountingFlyer = make_flyer(CountingFlyer, events=events, **BY[by])
     flyer.kickoff().wait(TIMEOUT)  # what it leaves is not the next one's
-    controller(npts=11, duration=3.0, fill=1)
+    controller(npts=200, duration=20.0, fill=1)
     status = flyer.kickoff()
     told: Told = []
     times: list[float] = []
@@ -253,15 +284,15 @@ def test_points_are_counted_in_flight(
     assert ended.wait(TIMEOUT)
     counts = [facts["current"] for facts in told if "current" in facts]
     assert counts == sorted(counts)
-    assert counts[-1] <= 11
-    assert {facts["target"] for facts in told if "target" in facts} == {11}
+    assert counts[-1] <= 200
+    assert {facts["target"] for facts in told if "target" in facts} == {200}
     gaps = [later - earlier for earlier, later in itertools.pairwise(times[:-1])]
     assert min(gaps) >= INTERVAL
     sortie = flyer._sortie
     assert sortie is not None
-    progress = sortie.progress
-    assert progress is not None
-    until(lambda: progress._counter is None)
+    told_by = sortie.progress
+    assert told_by is not None
+    until(lambda: told_by._counter is None)
 
 
 def test_the_run_engine_draws_a_bar(
@@ -270,13 +301,25 @@ def test_the_run_engine_draws_a_bar(
     run_engine: RunEngine,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    controller(npts=11, duration=1.0, fill=1)
+    controller(npts=200, duration=60.0, fill=1)
+    drawn: list[str] = []
+
+    def has_drawn() -> bool:
+        drawn.append(capsys.readouterr().out)
+        return "/200.0 [" in "".join(drawn)
+
+    def end_when_drawn() -> None:
+        epics.ca.use_initial_context()
+        until(has_drawn)
+        epics.caput(f"{PREFIX}mybusy", 0)
+
+    thread = threading.Thread(target=end_when_drawn)
     run_engine.waiting_hook = ProgressBarManager()  # type: ignore[assignment]
-    run_engine(bp.fly([make_flyer(expected_points=11)]))
-    drawn = capsys.readouterr().out
-    assert "ifly: " in drawn
-    assert "/11.0 [" in drawn
-    assert "points/s" in drawn
+    thread.start()
+    run_engine(bp.fly([make_flyer(expected_points=200)]))
+    thread.join(TIMEOUT)
+    assert "ifly: " in "".join(drawn)
+    assert "points/s" in "".join(drawn)
 
 
 def test_a_watcher_that_hangs_delays_no_flight(make_flyer: Callable[..., Any], controller: Callable[..., None]) -> None:

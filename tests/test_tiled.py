@@ -117,13 +117,13 @@ def test_a_server_that_dies_in_flight_does_not_lose_it(
     run_engine: RunEngine,
     documents: Documents,
 ) -> None:
-    server = TiledServer(tmp_path)
-    subscribe(run_engine, server)
-    controller(npts=POINTS, duration=0.2)
+    controller(npts=POINTS, duration=2.0)
     flyer = make_flyer()
-    flyer.subscribe(lambda **_: server.kill(), flyer.SUB_FLIGHT_BUSY, run=False)
-    with pytest.raises(Exception, match=r"refused|disconnected|reset"):
-        run_engine(fly([flyer]))
+    with TiledServer(tmp_path) as server:
+        subscribe(run_engine, server)
+        flyer.subscribe(lambda **_: server.kill(), flyer.SUB_FLIGHT_BUSY, run=False)
+        with pytest.raises(Exception, match=r"refused|disconnected|reset"):
+            run_engine(fly([flyer]))
     assert "finished" in flyer.timeline
     (start,) = (doc for name, doc in documents if name == "start")
 
@@ -146,18 +146,27 @@ def test_a_server_that_is_frozen_delays_no_flight(
 ) -> None:
     """The flight is finished and its arrays are in hand while the RunEngine waits for the server."""
     client = subscribe(run_engine, server)
-    controller(npts=POINTS, duration=0.2)
+    controller(npts=POINTS, duration=1.0)
     flyer, process = make_flyer(), psutil.Process(server.pid)
     in_hand: list[bool] = []
 
-    def done(**_: Any) -> None:
-        until(lambda: "arrays" in flyer.timeline)
-        in_hand.append(process.status() == psutil.STATUS_STOPPED)
-        process.resume()
+    def begun(**_: Any) -> None:
+        process.suspend()
+        in_hand.append("arrays" in flyer.timeline)
 
-    flyer.subscribe(lambda **_: process.suspend(), flyer.SUB_FLIGHT_BUSY, run=False)
+    def done(**_: Any) -> None:
+        try:
+            until(lambda: "arrays" in flyer.timeline)
+            in_hand.append(process.status() == psutil.STATUS_STOPPED)
+        finally:
+            process.resume()
+
+    flyer.subscribe(begun, flyer.SUB_FLIGHT_BUSY, run=False)
     flyer.subscribe(done, flyer.SUB_FLIGHT_DONE, run=False)
-    uid = run_of(run_engine, fly([flyer]))
-    assert in_hand == [True]
+    try:
+        uid = run_of(run_engine, fly([flyer]))
+    finally:
+        process.resume()
+    assert in_hand == [False, True], "frozen before the arrays came, and when they were there"
     (page,) = (doc for name, doc in documents if name == "event_page")
     check_rows(client[uid]["ifly"], page)
