@@ -15,7 +15,7 @@ from bluesky import RunEngine
 from bluesky.utils import ProgressBarManager
 from ophyd import Component, Device, EpicsSignalRO, Signal
 
-from busy_callback_flyer import BusyFlyer, progress
+from busy_callback_flyer import BusyFlyer, FlightTimeout, progress
 from busy_callback_flyer.channel import CountSignal, ScalarReading
 from busy_callback_flyer.flight import Flight, Reading
 from busy_callback_flyer.progress import INTERVAL, Progress
@@ -342,6 +342,16 @@ def test_a_watcher_that_hangs_delays_no_flight(make_flyer: Callable[..., Any], c
         assert len(list(flyer.collect_pages())) == 1
     finally:
         goes_on.set()
+
+
+def test_kickoff_asks_nothing_of_anybody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even who serves the record: pyepics would wait for it."""
+    flyer = BusyFlyer("nowhere:", name="ifly", expected_points=11, start_timeout=0.1)
+    asked: list[str] = []
+    monkeypatch.setattr(BusyFlyer, "busy_host", property(lambda self: asked.append("who serves it")))
+    with pytest.raises(FlightTimeout):
+        flyer.kickoff().wait(TIMEOUT)
+    assert asked == []
 
 
 def test_nobody_is_told_the_flight_s_where_kickoff_ends_on_busy(
