@@ -216,8 +216,8 @@ class _Catalog:
         if not same or list(table["time"].values) != page["timestamps"]["ifly_xArr"]:
             raise RuntimeError(f"run {uid} came back from Tiled with other values than were collected")
         self._console.print(
-            f"\nTiled has {len(self._client)} runs. The first one, read back, has the {table.sizes['time']} points "
-            f"that were collected, at their own times:\n\n    {self._server.page(uid)}",
+            f"\nTiled has {len(self._client)} runs. The first, read back, has its {table.sizes['time']} points, "
+            f"at their own times:\n\n    {self._server.page(uid)}",
             soft_wrap=True,
         )
 

@@ -81,7 +81,7 @@ def test_demo(tmp_path: Path) -> None:
         timeout=100,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert "Tiled has 2 runs. The first one, read back, has the 7 points that were collected" in done.stdout
+    assert "Tiled has 2 runs. The first, read back, has its 7 points, at their own times:" in done.stdout
     assert re.search(r"http://127\.0\.0\.1:\d+/ui/browse/[-0-9a-f]+\?api_key=\w+", done.stdout)
 
 
