@@ -31,6 +31,7 @@ pytest.importorskip("bluesky_tiled_plugins", reason="of the extra `tiled`")
 from bluesky_tiled_plugins import TiledWriter
 from tiled.client import from_uri
 
+pytestmark = pytest.mark.timeout(300)  # a server needs 10 s to start, on a machine with little else to do
 POINTS = 51
 TIMEOUT = 60.0
 Documents = list[tuple[str, dict[str, Any]]]
