@@ -222,10 +222,8 @@ class TaxiFlyer(BusyFlyer):
 
     def _taxied_since(self) -> float | None:
         """IOC stamp of the taxi's Busy, if it was seen and is of the clock that the arrays' are compared with."""
-        timeline = self._taxi.timeline
-        if "busy" not in timeline or self._taxi.busy_host != self.busy_host:
-            return None
-        return timeline["busy"].stamp
+        busy = self._taxi.timeline.get("busy")
+        return None if busy is None or self._taxi.busy_host != self.busy_host else busy.stamp
 
     def _put_busy(self, flight: Flight) -> None:
         with self._taxi_lock:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 __all__ = ["TiledServer"]
@@ -41,20 +42,22 @@ class TiledServer:
         if importlib.util.find_spec("tiled") is None:
             raise ModuleNotFoundError("No module named 'tiled'", name="tiled")
         command = [sys.executable, "-m", __name__, *([] if directory is None else [str(directory)])]
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,  # a Ctrl-C is not meant for it
-        )
-        assert self._process.stdout is not None
-        self.uri = self._process.stdout.readline().strip()
-        self.pid = self._process.pid
-        if not self.uri:
-            _, said = self._process.communicate()
-            raise RuntimeError(f"the Tiled server did not start: {said}")
+        with tempfile.TemporaryFile("w+") as complaints:  # a pipe that nobody reads would stop it when it is full
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+                text=True,
+                start_new_session=True,  # a Ctrl-C is not meant for it
+            )
+            assert self._process.stdout is not None
+            self.uri = self._process.stdout.readline().strip()
+            self.pid = self._process.pid
+            if not self.uri:
+                self._process.communicate()
+                complaints.seek(0)
+                raise RuntimeError(f"the Tiled server did not start: {complaints.read()}")
 
     def page(self, *path: str) -> str:
         """Address of an entry for a browser, with the key."""

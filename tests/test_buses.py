@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import select
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +18,8 @@ from bluesky import RunEngine
 from event_model import NumpyEncoder
 
 from busy_callback_flyer import BusyFlyer
+
+from .conftest import free_ports
 
 pytest.importorskip("zmq", reason="bluesky's 0MQ needs it")
 from bluesky.callbacks.zmq import Publisher
@@ -49,22 +50,13 @@ def packed(document: Any) -> bytes:
     return message
 
 
-def free_addresses() -> list[str]:
-    with socket.socket() as one, socket.socket() as other:
-        for free in (one, other):
-            free.bind(("127.0.0.1", 0))
-        return [f"127.0.0.1:{free.getsockname()[1]}" for free in (one, other)]
-
-
 @pytest.fixture(scope="module")
 def proxy() -> Iterator[tuple[str, str]]:
     """Where one publishes to, and where one listens."""
-    to, of = free_addresses()
+    to, of = (f"127.0.0.1:{port}" for port in free_ports(2))
     command = Path(sys.executable).with_name("bluesky-0MQ-proxy")
-    if (
-        "--in-address"
-        not in subprocess.run([command, "--help"], capture_output=True, text=True, timeout=TIMEOUT).stdout
-    ):
+    usage = subprocess.run([command, "--help"], capture_output=True, text=True, timeout=TIMEOUT).stdout
+    if "--in-address" not in usage:
         pytest.skip("the proxy of this bluesky takes ports alone, and would listen outside loopback")
     addresses = ["--in-address", f"tcp://{to}", "--out-address", f"tcp://{of}"]
     with subprocess.Popen([command, *addresses], stdout=subprocess.DEVNULL) as process:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -22,7 +21,7 @@ from busy_callback_flyer.cli import main
 # isort: split
 import epics
 
-from .conftest import PREFIX, look
+from .conftest import PREFIX, free_ports, look
 
 OWN = f"{PREFIX}own"
 """Nobody acts on it."""
@@ -40,13 +39,6 @@ def bad(report: Report) -> list[tuple[str, Mark]]:
 def of(report: Report, subject: str, mark: Mark) -> Finding:
     (finding,) = (found for found in report.findings if (found.subject, found.mark) == (subject, mark))
     return finding
-
-
-def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-    return port
 
 
 @contextmanager
@@ -280,7 +272,7 @@ run(ReadOnly(prefix="ro:").pvdb, interfaces=["127.0.0.1"], startup_hook=None)
 
 
 def test_a_read_only_busy_on_a_server_that_is_no_ioc() -> None:
-    port = str(free_port())
+    (port,) = map(str, free_ports(1))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("EPICS_")}
     server = {
         **environment,

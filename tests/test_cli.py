@@ -26,9 +26,9 @@ COMMAND = str(Path(sys.executable).with_name("busy-flyer"))
 NO_EPICS = {name: value for name, value in os.environ.items() if not name.startswith(("EPICS_", "PYEPICS_"))}
 
 
-def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, timeout: float = TIMEOUT, **options: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(  # type: ignore[call-overload, no-any-return]
-        [COMMAND, *arguments], capture_output=True, text=True, timeout=TIMEOUT, env=NO_EPICS, **options
+        [COMMAND, *arguments], capture_output=True, text=True, timeout=timeout, env=NO_EPICS, **options
     )
 
 
@@ -79,6 +79,16 @@ def test_demo(tmp_path: Path) -> None:
     for word in ("ifly_xArr", "the record is Busy", "the record is Done", "PollingFlyer", "BusyFlyer"):
         assert word in done.stdout
     assert not re.search("warning|traceback|exception|error", done.stdout, re.IGNORECASE)
+
+
+@pytest.mark.timeout(300)  # the server needs 10 s to start, on a machine with little else to do
+def test_demo_with_tiled(tmp_path: Path) -> None:
+    pytest.importorskip("bluesky_tiled_plugins", reason="of the extra `tiled`")
+    flight = ("--flights=1", "--points=7", "--duration=0.1")
+    done = run("demo", "--tiled", *flight, cwd=tmp_path, stdin=subprocess.DEVNULL, timeout=100.0)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Tiled has 2 runs. The first, read back, has its 7 points, at their own times:" in done.stdout
+    assert re.search(r"http://127\.0\.0\.1:\d+/ui/browse/[-0-9a-f]+\?api_key=\w+", done.stdout)
 
 
 def test_demo_without_a_display_is_not_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -33,7 +30,6 @@ from tiled.client import from_uri
 
 pytestmark = pytest.mark.timeout(300)  # a server needs 10 s to start, on a machine with little else to do
 POINTS = 51
-TIMEOUT = 60.0
 Documents = list[tuple[str, dict[str, Any]]]
 
 
@@ -56,34 +52,14 @@ def run_of(run_engine: RunEngine, plan: MsgGenerator[Any]) -> str:
     return uid
 
 
-def check_rows(stream: Any, page: dict[str, Any]) -> None:
+def check_rows(stream: Any, documents: Documents) -> None:
+    """Hold a stream against the one page that was collected."""
+    (page,) = (doc for name, doc in documents if name == "event_page")
     table = stream.read()
     for key, column in page["data"].items():
         np.testing.assert_array_equal(table[key], np.asarray(column), key)
         np.testing.assert_array_equal(stream[f"ts_{key}"].read(), page["timestamps"][key], key)
     np.testing.assert_array_equal(table["time"], page["timestamps"]["ifly_xArr"])
-
-
-def test_demo(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [
-            Path(sys.executable).with_name("busy-flyer"),
-            "demo",
-            "--tiled",
-            "--flights=1",
-            "--points=7",
-            "--duration=0.1",
-        ],
-        cwd=tmp_path,
-        env={name: value for name, value in os.environ.items() if not name.startswith("EPICS_")},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "Tiled has 2 runs. The first, read back, has its 7 points, at their own times:" in done.stdout
-    assert re.search(r"http://127\.0\.0\.1:\d+/ui/browse/[-0-9a-f]+\?api_key=\w+", done.stdout)
 
 
 def test_a_server_listens_on_loopback_and_nobody_comes_in_without_its_key(server: TiledServer) -> None:
@@ -105,8 +81,7 @@ def test_what_is_written_is_read_back(
     client = subscribe(run_engine, server)
     controller(npts=POINTS, duration=0.2)
     uid = run_of(run_engine, fly([make_flyer(layout=layout)]))
-    (page,) = (doc for name, doc in documents if name == "event_page")
-    check_rows(client[uid]["ifly"], page)
+    check_rows(client[uid]["ifly"], documents)
     if layout == "rows":
         assert np.ptp(client[uid]["ifly"].read()["time"].values) == pytest.approx(0.2)
 
@@ -133,8 +108,7 @@ def test_a_server_that_dies_in_flight_does_not_lose_it(
     with TiledServer(tmp_path) as server:
         client = subscribe(run_engine, server)
         uid = run_of(run_engine, recover(flyer))
-        (page,) = (doc for name, doc in documents if name == "event_page")
-        check_rows(client[uid]["ifly"], page)
+        check_rows(client[uid]["ifly"], documents)
         assert client[uid].metadata["start"]["recovers"] == start["uid"]
 
 
@@ -169,5 +143,4 @@ def test_a_server_that_is_frozen_delays_no_flight(
     finally:
         process.resume()
     assert in_hand == [False, True], "frozen before the arrays came, and when they were there"
-    (page,) = (doc for name, doc in documents if name == "event_page")
-    check_rows(client[uid]["ifly"], page)
+    check_rows(client[uid]["ifly"], documents)
