@@ -250,6 +250,7 @@ class Scene:
 
     def forget(self) -> None:
         """Make ready for another flight."""
+        self.documents.clear()
         self._airborne.clear()
         self.flyer.statuses.clear()
 
@@ -361,11 +362,10 @@ def interrupt(scene: Scene, kind: str, interruption: str, lose_ioc: Callable[[],
     return scene.outcome()
 
 
-def flies_again(scene: Scene, kind: str) -> None:
-    """The next flight, by the same kind of plan: nothing is left of the one before."""
+def flies_well(scene: Scene, kind: str) -> None:
+    """A good flight by this kind of plan: nothing is left of the one before, and it leaves nothing to another run."""
     flyer = scene.flyer
     flyer.flight_timeout = TIMEOUT
-    scene.documents.clear()
     scene.forget()
     scene.play(PLANS[kind](flyer), lambda: scene.land((4, 5)))
     assert scene.ending is None
@@ -373,6 +373,7 @@ def flies_again(scene: Scene, kind: str) -> None:
     (stop,) = (document for name, document in scene.documents if name == "stop")
     assert stop["exit_status"] == "success"
     assert list(flyer.collect_pages()) == []
+    scene.forget()
 
 
 def documented() -> dict[tuple[str, str], str]:

@@ -1,7 +1,7 @@
 """Every way into and out of a plan, in flight: what README.md says of it is what happens.
 
-`interruptions.py` has the plans and the ways to interrupt them; Ctrl-C is a real signal. After each, another flight is
-flown, and brings its own rows.
+`interruptions.py` has the plans and the ways to interrupt them; Ctrl-C is a real signal. Before and after each,
+another flight is flown, and brings its own rows: those of one are in no other run.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pytest
 from busy_callback_flyer import PollingFlyer
 
 from ..conftest import PREFIX, interrupted, look
-from .interruptions import PLANS, HandFlyer, Scene, documented, flies_again, interrupt, notices_failures_at_once, until
+from .interruptions import PLANS, HandFlyer, Scene, documented, flies_well, interrupt, notices_failures_at_once, until
 
 DOCUMENTED = documented()
 IN_PROCESS = [
@@ -46,6 +46,7 @@ def scene(request: pytest.FixtureRequest, make_flyer: Callable[..., HandFlyer]) 
 
 @pytest.mark.parametrize(("interruption", "kind"), IN_PROCESS)
 def test_interrupted(scene: Scene, interruption: str, kind: str) -> None:
+    flies_well(scene, kind)
     outcome = interrupt(scene, kind, interruption)
     interrupted[interruption, kind] = str(outcome)
     assert str(outcome) == DOCUMENTED[interruption, kind]
@@ -53,7 +54,7 @@ def test_interrupted(scene: Scene, interruption: str, kind: str) -> None:
         assert look(f"{PREFIX}own")[0] == 1
         scene.flyer.stop()  # as the warning says
     until(lambda: look(f"{PREFIX}own")[0] == 0)
-    flies_again(scene, kind)
+    flies_well(scene, kind)
 
 
 PROGRAM = """
@@ -66,17 +67,18 @@ ioc.start()
 os.environ.update(ioc.client_environment)
 
 import epics
-from tests.faults.interruptions import HandFlyer, Scene, flies_again, interrupt
+from tests.faults.interruptions import HandFlyer, Scene, flies_well, interrupt
 
 kind = sys.argv[2]
 flyer = HandFlyer("prj:", name="ifly", reconnect_timeout=0.2)
 flyer.wait_for_connection(timeout=20)
 scene = Scene(flyer)
+flies_well(scene, kind)
 outcome = interrupt(scene, kind, "IOC lost", ioc.kill)
 ioc.restart()
 flyer.wait_for_connection(timeout=60)
 assert epics.get_pv("prj:own", connect=True, timeout=20).get(use_monitor=False, timeout=20) == 0
-flies_again(scene, kind)
+flies_well(scene, kind)
 print(json.dumps(str(outcome)))
 """
 
