@@ -4,7 +4,7 @@ The RunEngine never stops a flyer: a plan that is given up in flight leaves its 
 flight. `fly` stages its flyers, and so the RunEngine itself unstages them even where a plan may not clean up (halt).
 """
 
-from __future__ import annotations
+# Annotations are no texts here: the queue server reads them, and makes devices of names by them.
 
 import logging
 from collections.abc import Mapping, Sequence

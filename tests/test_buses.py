@@ -40,6 +40,17 @@ dispatcher.subscribe(lambda name, doc: print(json.dumps([name, doc], cls=NumpyEn
 dispatcher.start()
 """
 
+KAFKA_LISTENER = """
+import json, sys
+from bluesky_kafka import RemoteDispatcher
+from event_model import NumpyEncoder
+
+broker, topic = sys.argv[1:]
+dispatcher = RemoteDispatcher([topic], broker, group_id=topic, consumer_config={"auto.offset.reset": "earliest"})
+dispatcher.subscribe(lambda name, doc: print(json.dumps([name, doc], cls=NumpyEncoder), flush=True))
+dispatcher.start()
+"""
+
 HELLO = {"uid": "hello", "time": 0.0}
 
 Documents = list[tuple[str, dict[str, Any]]]
@@ -91,13 +102,18 @@ def test_another_process_hears_it_all(
     run_engine: RunEngine,
     documents: Documents,
 ) -> None:
-    heard: list[Any] = []
     publish = Publisher(proxy[0], serializer=packed)
     request.addfinalizer(publish.close)
     says_hello(publish, listener)
     run_engine.subscribe(publish)
     controller(npts=200, duration=0.1)
     run_engine(bp.fly([make_flyer(layout=layout, page_size=60)]))
+    check_heard(listener, documents, pages=4 if layout == "rows" else 1)
+
+
+def check_heard(listener: subprocess.Popen[str], documents: Documents, *, pages: int) -> None:
+    """All that was sent, from the start to the stop."""
+    heard: list[Any] = []
     assert listener.stdout is not None
     for line in listener.stdout:
         name, doc = json.loads(line)
@@ -105,9 +121,40 @@ def test_another_process_hears_it_all(
             heard.append([name, doc])
         if name == "stop":
             break
-    sent = json.loads(json.dumps(documents, cls=NumpyEncoder))
-    assert heard == sent
-    assert [name for name, _ in heard].count("event_page") == (4 if layout == "rows" else 1)
+    assert heard == json.loads(json.dumps(documents, cls=NumpyEncoder))
+    assert [name for name, _ in heard].count("event_page") == pages
+
+
+@pytest.fixture(scope="module")
+def kafka() -> Iterator[str]:
+    """Address of a broker of librdkafka, which is there as long as the client that brings it."""
+    confluent_kafka = pytest.importorskip("confluent_kafka")
+    client = confluent_kafka.Producer({"test.mock.num.brokers": 1})
+    (broker,) = client.list_topics(timeout=TIMEOUT).brokers.values()
+    assert broker.host == "127.0.0.1"
+    yield f"{broker.host}:{broker.port}"
+
+
+@pytest.mark.timeout(TIMEOUT)  # a process that hears nothing is read for ever
+@pytest.mark.parametrize("layout", ["rows", "array"])
+def test_another_process_hears_it_all_by_kafka(
+    layout: str,
+    kafka: str,
+    make_flyer: Callable[..., BusyFlyer],
+    controller: Callable[..., None],
+    run_engine: RunEngine,
+    documents: Documents,
+) -> None:
+    bluesky_kafka = pytest.importorskip("bluesky_kafka")
+    run_engine.subscribe(bluesky_kafka.Publisher(layout, kafka, key="ifly", flush_on_stop_doc=True))
+    controller(npts=200, duration=0.1)
+    run_engine(bp.fly([make_flyer(layout=layout, page_size=60)]))
+    command = [sys.executable, "-c", KAFKA_LISTENER, kafka, layout]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as listener:
+        try:
+            check_heard(listener, documents, pages=4 if layout == "rows" else 1)
+        finally:
+            listener.kill()
 
 
 def test_any_flight_goes_by_messages_of_a_size_that_buses_take(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,8 @@ import pytest
 from bluesky import RunEngine
 from bluesky.callbacks.best_effort import BestEffortCallback
 from event_model import NumpyEncoder
+
+from busy_callback_flyer.callbacks import PointTimes
 
 POINTS = 20
 LAYOUTS = ["rows", "array"]
@@ -60,6 +63,37 @@ def test_suitcase_msgpack(layout: str, fly: Fly, tmp_path: Path) -> None:
     (file,) = suitcase.export(documents, tmp_path)["all"]
     with Path(file).open("rb") as packed:
         assert plain(list(msgpack.Unpacker(packed, object_hook=msgpack_numpy.decode))) == plain(documents)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_suitcase_csv(layout: str, fly: Fly, tmp_path: Path) -> None:
+    """It leaves out what is an array. At the points' own times, which by itself it does not show."""
+    suitcase = pytest.importorskip("suitcase.csv")
+    documents = fly(layout)
+    deliver(documents, PointTimes(suitcase.Serializer(tmp_path), "ifly_xArr"))
+    (file,) = tmp_path.glob("*.csv")
+    with file.open() as opened:
+        rows = list(csv.DictReader(opened))
+    (page,) = (doc for name, doc in documents if name == "event_page")
+    plain_keys = ("ifly_tArr", "ifly_xArr", "ifly_yArr")
+    keys = plain_keys if layout == "rows" else [f"{key}_nord" for key in plain_keys]
+    assert set(rows[0]) == {"time", *keys, "seq_num"}
+    for key in keys:
+        assert [float(row[key]) for row in rows] == list(page["data"][key])
+    if layout == "rows":
+        assert [float(row["time"]) for row in rows] == page["timestamps"]["ifly_xArr"]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_databroker(layout: str, fly: Fly) -> None:
+    databroker = pytest.importorskip("databroker")
+    broker = databroker.temp()
+    documents = fly(layout, broker.insert)
+    table = broker[documents[0][1]["uid"]].table("primary")
+    (page,) = (doc for name, doc in documents if name == "event_page")
+    assert set(table) == {"time", *page["data"]}
+    for key, column in page["data"].items():
+        np.testing.assert_array_equal(np.stack(table[key]), np.asarray(column), key)
 
 
 @pytest.mark.parametrize("writer", ["JSONWriter", "JSONLinesWriter"])

@@ -28,7 +28,7 @@ from busy_callback_flyer import BusyFlyer, BusyRecord, FlightAborted, StaleArray
 from busy_callback_flyer.plans import fly, recover
 
 from .conftest import PREFIX, look
-from .faults.interruptions import PLANS, TIMEOUT, HandFlyer, Other, Scene, flies_again, notices_failures_at_once, until
+from .faults.interruptions import PLANS, TIMEOUT, HandFlyer, Other, Scene, flies_well, notices_failures_at_once, until
 
 Controller = Callable[..., None]
 Documents = list[tuple[str, dict[str, Any]]]
@@ -325,7 +325,7 @@ def test_abort_at_the_checkpoint_behind_the_flight(scene: Scene) -> None:
 
     scene.play(fly(scene.flyer), press_and_land, scene.run_engine.abort)
     assert str(scene.outcome()) == "Done · finished · abort · its rows"
-    flies_again(scene, "plans.fly")
+    flies_well(scene, "plans.fly")
 
 
 def test_exception_between_flight_and_collect_files_the_flight(scene: Scene) -> None:
@@ -357,7 +357,7 @@ def test_a_plan_around_it_may_go_on(scene: Scene) -> None:
     scene.play(plan(), lambda: scene.other.status.set_exception(RuntimeError("the other device has failed")))
     assert scene.ending is None
     assert [document["exit_status"] for document in of_kind(scene.documents, "stop")] == ["fail", "success"]
-    flies_again(scene, "plans.fly")
+    flies_well(scene, "plans.fly")
 
 
 @pytest.mark.parametrize("kind", PLANS)
@@ -436,7 +436,7 @@ def test_what_goes_wrong_with_another_keeps_nobody_from_landing(scene: Scene) ->
     for status in scene.flyer.statuses:
         assert isinstance(status.exception(0), FlightAborted)
     until(lambda: is_done(f"{PREFIX}own"))
-    flies_again(scene, "plans.fly")
+    flies_well(scene, "plans.fly")
 
 
 def test_pause_in_the_clean_up_replays_no_kickoff(scene: Scene, second: HandFlyer) -> None:
