@@ -27,7 +27,10 @@ SCENARIOS = {
 }
 """Those of the report, each with `measure(quick)` and `show(results)`."""
 
-BESIDE = {"imports": "what importing the package costs beside importing bluesky and ophyd"}
+BESIDE = {
+    "imports": "what importing the package costs beside importing bluesky and ophyd",
+    "consumers": "from Done to the finished status while the RunEngine waits for a frozen Tiled server",
+}
 """Of the same kind, on request."""
 
 

@@ -98,6 +98,15 @@ def test_imports() -> None:
     assert done.returncode in (0, 1)  # of two imports
 
 
+def test_consumers() -> None:
+    """The RunEngine waits for the frozen server as the record becomes Done, and for nothing where there is none."""
+    done = benchmark("consumers", "--quick")
+    assert done.returncode in (0, 1), done.stderr
+    told = dict(re.findall(r"(.*): the RunEngine waited for it at the end of (\d) of 5 flights", done.stdout))
+    counts = {way.strip(): int(count) for way, count in told.items()}
+    assert counts["no consumer"] == 0 < counts["Tiled, frozen"]
+
+
 def test_kickoff() -> None:
     done = benchmark("kickoff", "--quick")
     assert done.returncode in (0, 1), done.stderr

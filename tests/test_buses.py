@@ -133,6 +133,7 @@ def kafka() -> Iterator[str]:
     (broker,) = client.list_topics(timeout=TIMEOUT).brokers.values()
     assert broker.host == "127.0.0.1"
     yield f"{broker.host}:{broker.port}"
+    del client
 
 
 @pytest.mark.timeout(TIMEOUT)  # a process that hears nothing is read for ever

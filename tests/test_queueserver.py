@@ -80,7 +80,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         start(SCRIPTS / "bluesky-0MQ-proxy", "--in-address", f"tcp://{publish}", "--out-address", f"tcp://{listen}")
         address, key = tiled.uri.split("?api_key=")
         start(
-            sys.executable, "-m", "busy_callback_flyer.queueserver.bus_to_tiled", listen, address, **tiled_client(key)
+            *(sys.executable, "-m", "busy_callback_flyer.queueserver.bus_to_tiled", listen, address),
+            TILED_API_KEY=key,
+            TILED_RETRY_TIMEOUT="2",
         )
         start(
             *(SCRIPTS / "start-re-manager", "--config", "config.yml", "--redis-addr", redis),
