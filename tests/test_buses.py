@@ -61,16 +61,20 @@ def packed(document: Any) -> bytes:
     return message
 
 
+def proxy_command(to: str, of: str) -> list[str]:
+    """That starts a proxy between two addresses."""
+    command = str(Path(sys.executable).with_name("bluesky-0MQ-proxy"))
+    usage = subprocess.run([command, "--help"], capture_output=True, text=True, timeout=TIMEOUT).stdout
+    if "--in-address" not in usage:
+        pytest.skip("the proxy of this bluesky takes ports alone, and would listen outside loopback")
+    return [command, "--in-address", f"tcp://{to}", "--out-address", f"tcp://{of}"]
+
+
 @pytest.fixture(scope="module")
 def proxy() -> Iterator[tuple[str, str]]:
     """Where one publishes to, and where one listens."""
     to, of = (f"127.0.0.1:{port}" for port in free_ports(2))
-    command = Path(sys.executable).with_name("bluesky-0MQ-proxy")
-    usage = subprocess.run([command, "--help"], capture_output=True, text=True, timeout=TIMEOUT).stdout
-    if "--in-address" not in usage:
-        pytest.skip("the proxy of this bluesky takes ports alone, and would listen outside loopback")
-    addresses = ["--in-address", f"tcp://{to}", "--out-address", f"tcp://{of}"]
-    with subprocess.Popen([command, *addresses], stdout=subprocess.DEVNULL) as process:
+    with subprocess.Popen(proxy_command(to, of), stdout=subprocess.DEVNULL) as process:
         yield to, of
         process.kill()
 
@@ -147,7 +151,8 @@ def test_another_process_hears_it_all_by_kafka(
     documents: Documents,
 ) -> None:
     bluesky_kafka = pytest.importorskip("bluesky_kafka")
-    run_engine.subscribe(bluesky_kafka.Publisher(layout, kafka, key="ifly", flush_on_stop_doc=True))
+    quiet = {"log_level": 0}  # the broker goes before it
+    run_engine.subscribe(bluesky_kafka.Publisher(layout, kafka, "ifly", quiet, flush_on_stop_doc=True))
     controller(npts=200, duration=0.1)
     run_engine(bp.fly([make_flyer(layout=layout, page_size=60)]))
     command = [sys.executable, "-c", KAFKA_LISTENER, kafka, layout]

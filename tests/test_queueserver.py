@@ -26,6 +26,7 @@ from busy_callback_flyer.tiled_server import TiledServer
 
 from .conftest import PREFIX, free_ports, look
 from .faults.interruptions import until
+from .test_buses import proxy_command
 
 pytest.importorskip("bluesky_queueserver", reason="of the extra `queueserver`")
 pytest.importorskip("bluesky_tiled_plugins", reason="of the extra `tiled`")
@@ -77,7 +78,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             processes.append(psutil.Process(process.pid))
 
         start("redis-server", "--bind", "127.0.0.1", "--port", redis.split(":")[1], "--save", "")
-        start(SCRIPTS / "bluesky-0MQ-proxy", "--in-address", f"tcp://{publish}", "--out-address", f"tcp://{listen}")
+        start(*proxy_command(publish, listen))
         address, key = tiled.uri.split("?api_key=")
         start(
             *(sys.executable, "-m", "busy_callback_flyer.queueserver.bus_to_tiled", listen, address),
@@ -91,11 +92,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         )
         queue = REManagerAPI(zmq_control_addr=f"tcp://{control}", zmq_info_addr=f"tcp://{info}")
         stack.callback(queue.close)
-        until(lambda: answers(queue))
+        until(lambda: answers(queue), TIMEOUT)
         queue.environment_open()
         queue.wait_for_idle(timeout=TIMEOUT)
         site = Site(queue, from_uri(tiled.uri), tiled, processes, here)
         while not len(site.runs):  # who joins a 0MQ proxy hears what is said from some moment on
+            assert all(process.status() != psutil.STATUS_ZOMBIE for process in processes)
             run_plan(site, BPlan("line", points=1, seconds=0.1))
         yield site
         queue.environment_close()
@@ -133,7 +135,7 @@ def end(site: Site) -> dict[str, Any]:
 def filed(site: Site, result: dict[str, Any]) -> Any:
     """The one run of a plan, once Tiled has the end of it."""
     (uid,) = result["run_uids"]
-    until(lambda: uid in site.runs and site.runs[uid].metadata.get("stop"))
+    until(lambda: uid in site.runs and site.runs[uid].metadata.get("stop"), TIMEOUT)
     return site.runs[uid]
 
 
@@ -223,7 +225,7 @@ def test_what_tiled_does_not_take_is_in_a_file(site: Site, controller: Callable[
     controller(npts=8)
     result = run_plan(site, BPlan("fly", "ifly"))
     assert result["exit_status"] == "completed"
-    until(lambda: any('"name": "stop"' in file.read_text() for file in site.directory.glob("*.jsonl")))
+    until(lambda: any('"name": "stop"' in file.read_text() for file in site.directory.glob("*.jsonl")), TIMEOUT)
     (file,) = site.directory.glob("*.jsonl")
     entries = [json.loads(text) for text in file.read_text().splitlines()]
     assert [entries[0]["doc"]["uid"]] == result["run_uids"]
