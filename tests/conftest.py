@@ -35,6 +35,7 @@ def pytest_sessionstart() -> None:
     for name in [name for name in os.environ if name.startswith(("EPICS_", "PYEPICS_", "OPHYD_"))]:
         del os.environ[name]
     os.environ.update(_ioc.client_environment)
+    os.environ.setdefault("TILED_RETRY_TIMEOUT", "2")  # seconds that a client waits for a server that is gone; 45
     import ophyd  # noqa: F401 - before epics: it chooses the libca that pyepics loads
 
 

@@ -6,7 +6,6 @@ what listens there and writes to Tiled; and Tiled.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -34,6 +33,8 @@ from bluesky_queueserver_api import BPlan
 from bluesky_queueserver_api.comm_base import RequestFailedError
 from bluesky_queueserver_api.zmq import REManagerAPI
 from tiled.client import from_uri
+
+from busy_callback_flyer.queueserver.bus_to_tiled import send
 
 pytestmark = [
     pytest.mark.timeout(300),
@@ -83,7 +84,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         start(
             *(sys.executable, "-m", "busy_callback_flyer.queueserver.bus_to_tiled", listen, address),
             TILED_API_KEY=key,
-            TILED_RETRY_TIMEOUT="2",
         )
         start(
             *(SCRIPTS / "start-re-manager", "--config", "config.yml", "--redis-addr", redis),
@@ -219,17 +219,26 @@ def test_interrupted_in_flight(site: Site, verb: str, status: str, controller: C
     assert positions(filed(site, run_plan(site, BPlan("line", points=9, seconds=0.1)))) == line(9)
 
 
-def test_what_tiled_does_not_take_is_in_a_file(site: Site, controller: Callable[..., None]) -> None:
-    """The last of these tests: Tiled is gone."""
+def test_what_the_controller_does_not_take_does_not_hang(site: Site, controller: Callable[..., None]) -> None:
+    for arguments in ({"points": 1000}, {"points": 0}, {"seconds": -1}):
+        result = run_plan(site, BPlan("line", **arguments))
+        assert result["exit_status"] == "failed"
+        assert f"instead of {next(iter(arguments.values()))}: nothing was flown" in result["traceback"]
+        assert result["run_uids"] == []
+    assert run_plan(site, BPlan("line", points=3, seconds=0.1))["exit_status"] == "completed"
+
+
+def test_runs_wait_on_disk_while_tiled_is_gone(site: Site, controller: Callable[..., None]) -> None:
+    """The last of these tests: it is gone for good, and another has what it has not."""
     site.tiled.kill()
     controller(npts=8)
     result = run_plan(site, BPlan("fly", "ifly"))
     assert result["exit_status"] == "completed"
-    until(lambda: any('"name": "stop"' in file.read_text() for file in site.directory.glob("*.jsonl")), TIMEOUT)
-    (file,) = site.directory.glob("*.jsonl")
-    entries = [json.loads(text) for text in file.read_text().splitlines()]
-    assert [entries[0]["doc"]["uid"]] == result["run_uids"]
-    assert [entry["doc"]["data"]["ifly_xArr"] for entry in entries if entry["name"] == "event_page"] == [line(8)]
+    (uid,) = result["run_uids"]
+    until((site.directory / f"{uid}.run").exists, TIMEOUT)
+    with TiledServer() as another:
+        send(site.directory, another.uri)
+        assert positions(from_uri(another.uri)[uid]) == line(8)
 
 
 def busy() -> float:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
-
-os.environ.setdefault("TILED_RETRY_TIMEOUT", "2")  # seconds that a client waits for a server that is gone; 45
 
 import numpy as np
 import pytest

@@ -1,30 +1,138 @@
-"""Writes the runs that come over bluesky's 0MQ to Tiled, in a process of its own, as long as it is let.
+"""Files the runs that come over bluesky's 0MQ in Tiled, in a process of its own.
 
     TILED_API_KEY=... python -m busy_callback_flyer.queueserver.bus_to_tiled 127.0.0.1:5578 http://127.0.0.1:8000
 
-A run that Tiled does not take goes to a file, a line a document, in the directory that the third argument names
-("." by default); in rows only, as such a file knows no arrays.
+What comes is on disk at once, a file a run; a run that is complete is sent from there to Tiled, and its file is
+deleted once it is there. So a Tiled that is down, slow or not up yet holds up nobody, and loses nothing.
 """
 
-import sys
-from functools import partial
+from __future__ import annotations
 
+import argparse
+import logging
+import threading
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
 import msgpack
 import msgpack_numpy
 from bluesky.callbacks.zmq import RemoteDispatcher
 from bluesky_tiled_plugins import TiledWriter
+from event_model import RunRouter
 from tiled.client import from_uri
 
+logger = logging.getLogger(__name__)
 
-def main(bus: str, tiled: str, backup_directory: str = ".") -> None:
-    """Listen and write, until interrupted."""
-    dispatcher = RemoteDispatcher(bus, deserializer=partial(msgpack.unpackb, object_hook=msgpack_numpy.decode))
-    dispatcher.subscribe(TiledWriter(from_uri(tiled), backup_directory=backup_directory))
+TRY_AGAIN = 30.0
+"""Seconds until runs that Tiled was not there for are offered again."""
+
+pack = partial(msgpack.packb, default=msgpack_numpy.encode)
+unpack = partial(msgpack.unpackb, object_hook=msgpack_numpy.decode)
+
+
+def spool(folder: Path, complete: Callable[[], object]) -> Callable[[str, dict[str, Any]], None]:
+    """A consumer that keeps runs in files of a folder: ``<uid>.part``, and once complete ``<uid>.run``.
+
+    Parameters
+    ----------
+    folder : Path
+    complete : callable
+        Called when a run is.
+    """
+
+    def keep_run(_: str, start: dict[str, Any]) -> tuple[list[Callable[[str, dict[str, Any]], None]], list[Any]]:
+        part = folder / f"{start['uid']}.part"
+        file = part.open("wb")
+
+        def keep(name: str, doc: dict[str, Any]) -> None:
+            file.write(pack((name, doc)))
+            file.flush()
+            if name == "stop":
+                file.close()
+                part.rename(part.with_suffix(".run"))
+                complete()
+
+        return [keep], []
+
+    router = RunRouter([keep_run])
+
+    def take(name: str, doc: dict[str, Any]) -> None:
+        try:
+            router(name, doc)
+        except KeyError:
+            logger.error("%s of a run whose start was not heard: Tiled will not have it", name)
+
+    for part in folder.glob("*.part"):
+        logger.warning("%s is the beginning of a run, whose end was not heard", part)
+    return take
+
+
+def send(folder: Path, tiled: str) -> None:
+    """File in Tiled what is complete, the oldest first, as far as Tiled is there."""
+    files = sorted(folder.glob("*.run"), key=lambda file: file.stat().st_mtime)
+    if not files:
+        return
+    try:
+        client = from_uri(tiled)
+    except Exception as error:  # not there, or the key is wrong
+        logger.error("%d runs wait in %s, as Tiled at %s cannot be had: %s", len(files), folder, tiled, error)
+        return
+    for file in files:
+        try:
+            _send(file, client)
+        except httpx.TransportError as error:
+            logger.error("%s waits, as Tiled at %s is gone: %s", file, tiled, error)
+            return
+        except Exception as error:
+            if isinstance(error, httpx.HTTPStatusError) and error.response.is_server_error:
+                logger.error("%s waits, as Tiled at %s has failed: %s", file, tiled, error)
+                continue
+            refused = file.rename(file.with_suffix(".refused"))
+            logger.exception("Tiled does not take %s; renamed to %s it is tried again", refused, file.name)
+
+
+def _send(file: Path, client: Any) -> None:
+    uid = file.stem
+    if uid not in client or not client[uid].metadata.get("stop"):
+        write = TiledWriter(client)
+        with file.open("rb") as documents:
+            for name, doc in msgpack.Unpacker(documents, object_hook=msgpack_numpy.decode):
+                write(name, doc)
+    logger.info("run %s is in Tiled", uid)
+    file.unlink()
+
+
+def main() -> None:
+    """Listen, write and send, until interrupted."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("bus", help="where the proxy publishes, as 127.0.0.1:5578")
+    parser.add_argument("tiled", help="of the server; its key is in TILED_API_KEY")
+    parser.add_argument("--folder", type=Path, default=Path(), help="for runs on their way (the current one)")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
+    logger.setLevel(logging.INFO)
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    complete = threading.Event()
+    complete.set()  # there may be some of the last time
+
+    def keep_sending() -> None:
+        while True:
+            complete.wait(TRY_AGAIN)
+            complete.clear()
+            send(arguments.folder, arguments.tiled)
+
+    dispatcher = RemoteDispatcher(arguments.bus, deserializer=unpack)
+    dispatcher.subscribe(spool(arguments.folder, complete.set))
+    threading.Thread(target=keep_sending, daemon=True).start()
+    logger.info("listening at %s, filing at %s", arguments.bus, arguments.tiled)
     try:
         dispatcher.start()
     except KeyboardInterrupt:
-        dispatcher.stop()
+        logger.info("ended")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

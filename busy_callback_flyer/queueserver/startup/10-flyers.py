@@ -8,8 +8,8 @@ from busy_callback_flyer import BusyFlyer
 from busy_callback_flyer.plans import fly, recover  # noqa: F401 - plans of the queue
 
 ifly = BusyFlyer("prj:", name="ifly", flight_timeout=600)
-npts = EpicsSignal("prj:npts", name="npts")
-duration = EpicsSignal("prj:duration", name="duration")
+npts = EpicsSignal("prj:npts", name="npts", put_complete=True)  # else a value that the record does not take hangs
+duration = EpicsSignal("prj:duration", name="duration", put_complete=True)
 
 
 def line(points: int = 51, seconds: float = 1.0) -> MsgGenerator[str]:
@@ -23,4 +23,8 @@ def line(points: int = 51, seconds: float = 1.0) -> MsgGenerator[str]:
         How long the flight takes.
     """
     yield from bps.mv(npts, points, duration, seconds)
-    return (yield from fly(ifly))
+    for signal, asked in ((npts, points), (duration, seconds)):
+        taken = yield from bps.rd(signal)
+        if taken != asked:
+            raise ValueError(f"{signal.pvname} takes {taken} instead of {asked}: nothing was flown")
+    return (yield from fly(ifly, md={"plan_args": {"points": points, "seconds": seconds}}))
