@@ -349,6 +349,7 @@ def test_a_bar_in_a_notebook(controller: Callable[..., None]) -> None:
 
     manager, client = kernels.start_new_kernel(kernel_name="python3", startup_timeout=TIMEOUT)
     try:
+        assert client.ip == "127.0.0.1"
         reply = client.execute_interactive(NOTEBOOK, output_hook=show, timeout=TIMEOUT)
     finally:
         client.stop_channels()
