@@ -1,9 +1,13 @@
-"""What comes over the bus is on disk until it is in Tiled; the process itself runs in test_queueserver."""
+"""What comes over the bus is on disk until it is in Tiled. Behind a queue: test_queueserver."""
 
 from __future__ import annotations
 
-import logging
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +20,16 @@ from busy_callback_flyer import BusyFlyer
 from busy_callback_flyer.tiled_server import TiledServer
 
 from .conftest import free_ports
+from .faults.interruptions import until
 
 pytest.importorskip("bluesky_tiled_plugins", reason="of the extra `tiled`")
 pytest.importorskip("zmq", reason="of the extra `queueserver`")
+from bluesky.callbacks.zmq import Publisher
+from bluesky_tiled_plugins import TiledWriter
 from tiled.client import from_uri
 
+from busy_callback_flyer.messages import pack
+from busy_callback_flyer.queueserver import bus_to_tiled
 from busy_callback_flyer.queueserver.bus_to_tiled import send, spool
 
 pytestmark = pytest.mark.timeout(300)  # as in test_tiled
@@ -89,11 +98,12 @@ def test_where_tiled_is_not_there_runs_wait(
     documents = flown()
     take(tmp_path, documents)
     wrong_key = server.uri.split("=")[0] + "=wrong"
-    for address in (f"http://127.0.0.1:{free_ports(1)[0]}", wrong_key):
+    for uri in (f"http://127.0.0.1:{free_ports(1)[0]}", wrong_key):
         caplog.clear()
-        send(tmp_path, address)
+        send(tmp_path, uri)
         assert suffixes(tmp_path) == [".run"]
-        assert f"1 runs wait in {tmp_path}, as Tiled at {address} cannot be had" in caplog.text
+        assert f"1 runs wait in {tmp_path}, as Tiled at {uri.split('?')[0]} cannot be had" in caplog.text
+        assert "wrong" not in caplog.text, "no key in a log"
     send(tmp_path, server.uri)
     assert suffixes(tmp_path) == []
 
@@ -109,23 +119,44 @@ def test_a_run_that_is_there_already_is_not_written_twice(
     assert "does not take" not in caplog.text
 
 
-def test_what_tiled_refuses_is_kept_and_the_next_one_goes_on(
-    server: TiledServer, tmp_path: Path, flown: Callable[..., Documents], caplog: pytest.LogCaptureFixture
+def test_where_tiled_went_in_the_middle_of_a_run_it_gets_the_whole(
+    server: TiledServer, tmp_path: Path, flown: Callable[..., Documents]
 ) -> None:
-    first, second = flown(), flown()
-    half = first[:2]
-    take(tmp_path, [*half, first[-1]])
-    (file,) = tmp_path.iterdir()
-    from bluesky_tiled_plugins import TiledWriter
-
+    documents = flown()
     write = TiledWriter(from_uri(server.uri))
-    for name, doc in half:
-        write(name, doc)  # and here it died
+    for name, doc in documents[:-1]:
+        write(name, doc)
+    take(tmp_path, documents)
+    send(tmp_path, server.uri)
+    assert suffixes(tmp_path) == []
+    run = from_uri(server.uri)[documents[0][1]["uid"]]
+    assert run.metadata["stop"]["exit_status"] == "success"
+    assert len(run["ifly"].read()["ifly_xArr"]) == 9
+
+
+@pytest.mark.parametrize("length", [0, -3])
+def test_a_file_that_is_cut_short_is_kept_and_the_next_one_goes_on(
+    length: int, server: TiledServer, tmp_path: Path, flown: Callable[..., Documents], caplog: pytest.LogCaptureFixture
+) -> None:
+    take(tmp_path, flown())
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:length])
+    second = flown()
     take(tmp_path, second)
     send(tmp_path, server.uri)
     assert suffixes(tmp_path) == [".refused"]
     assert f"Tiled does not take {file.with_suffix('.refused')}" in caplog.text
+    assert file.stem not in from_uri(server.uri)
     assert second[0][1]["uid"] in from_uri(server.uri)
+
+
+def test_what_the_bus_has_dropped_is_told(
+    server: TiledServer, tmp_path: Path, flown: Callable[..., Documents], caplog: pytest.LogCaptureFixture
+) -> None:
+    documents = flown()
+    take(tmp_path, [(name, doc) for name, doc in documents if name != "event_page"])
+    send(tmp_path, server.uri)
+    assert f"run {documents[0][1]['uid']}: of 9 events in ifly, 0 were heard" in caplog.text
 
 
 def test_the_middle_of_a_run_and_its_beginning_are_told(
@@ -133,8 +164,46 @@ def test_the_middle_of_a_run_and_its_beginning_are_told(
 ) -> None:
     documents = flown()
     assert take(tmp_path, documents[1:]) == 0
-    assert "event_page of a run whose start was not heard" in caplog.text
+    for name in ("descriptor", "event_page", "stop"):
+        assert f"{name} goes nowhere" in caplog.text
+    assert suffixes(tmp_path) == []
     take(tmp_path, documents[:2])
-    with caplog.at_level(logging.WARNING):
-        spool(tmp_path, lambda: None)
+    spool(tmp_path, lambda: None)
     assert f"{documents[0][1]['uid']}.part is the beginning of a run" in caplog.text
+
+
+@pytest.mark.parametrize("uid", ["../outside", "/outside", ""])
+def test_a_run_is_kept_in_the_folder(uid: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is no uid"):
+        spool(tmp_path, lambda: None)("start", {"uid": uid, "time": 0.0})
+
+
+@pytest.mark.timeout(300)
+def test_the_process_files_what_it_heard_before_tiled_was_there(
+    proxy: tuple[str, str], server: TiledServer, tmp_path: Path, flown: Callable[..., Documents]
+) -> None:
+    documents = flown()
+    uid = documents[0][1]["uid"]
+    tiled, key = server.uri.split("?api_key=")
+    publish = Publisher(proxy[0], serializer=pack)
+    with listening(proxy[1], f"http://127.0.0.1:{free_ports(1)[0]}", tmp_path):
+        while not (tmp_path / "hello.part").exists():  # who joins a proxy hears what is said from some moment on
+            publish("start", {"uid": "hello", "time": 0.0})
+            time.sleep(0.1)
+        for name, doc in documents:
+            publish(name, doc)
+        until((tmp_path / f"{uid}.run").exists)
+    publish.close()
+    with listening(proxy[1], tiled, tmp_path, TILED_API_KEY=key):
+        until(lambda: not (tmp_path / f"{uid}.run").exists(), 60)
+    assert len(from_uri(server.uri)[uid]["ifly"].read()["ifly_xArr"]) == 9
+
+
+@contextmanager
+def listening(bus: str, tiled: str, folder: Path, **environment: str) -> Iterator[None]:
+    command = [sys.executable, "-m", bus_to_tiled.__name__, bus, tiled, "--folder", str(folder)]
+    with subprocess.Popen(command, env=os.environ | environment) as process:
+        try:
+            yield
+        finally:
+            process.kill()

@@ -7,22 +7,19 @@ import select
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import bluesky.plans as bp
-import msgpack
-import msgpack_numpy
 import pytest
 from bluesky import RunEngine
 from event_model import NumpyEncoder
 
 from busy_callback_flyer import BusyFlyer
 
-from .conftest import free_ports
-
 pytest.importorskip("zmq", reason="bluesky's 0MQ needs it")
 from bluesky.callbacks.zmq import Publisher
+
+from busy_callback_flyer.messages import pack
 
 TIMEOUT = 60.0
 MOST_BYTES = 1_000_000
@@ -30,12 +27,11 @@ MOST_BYTES = 1_000_000
 
 LISTENER = """
 import json, sys
-from functools import partial
-import msgpack, msgpack_numpy
 from bluesky.callbacks.zmq import RemoteDispatcher
+from busy_callback_flyer.messages import unpack
 from event_model import NumpyEncoder
 
-dispatcher = RemoteDispatcher(sys.argv[1], deserializer=partial(msgpack.unpackb, object_hook=msgpack_numpy.decode))
+dispatcher = RemoteDispatcher(sys.argv[1], deserializer=unpack)
 dispatcher.subscribe(lambda name, doc: print(json.dumps([name, doc], cls=NumpyEncoder), flush=True))
 dispatcher.start()
 """
@@ -43,10 +39,12 @@ dispatcher.start()
 KAFKA_LISTENER = """
 import json, sys
 from bluesky_kafka import RemoteDispatcher
+from busy_callback_flyer.messages import unpack
 from event_model import NumpyEncoder
 
 broker, topic = sys.argv[1:]
-dispatcher = RemoteDispatcher([topic], broker, group_id=topic, consumer_config={"auto.offset.reset": "earliest"})
+earliest = {"auto.offset.reset": "earliest"}
+dispatcher = RemoteDispatcher([topic], broker, group_id=topic, consumer_config=earliest, deserializer=unpack)
 dispatcher.subscribe(lambda name, doc: print(json.dumps([name, doc], cls=NumpyEncoder), flush=True))
 dispatcher.start()
 """
@@ -54,29 +52,6 @@ dispatcher.start()
 HELLO = {"uid": "hello", "time": 0.0}
 
 Documents = list[tuple[str, dict[str, Any]]]
-
-
-def packed(document: Any) -> bytes:
-    message: bytes = msgpack.packb(document, default=msgpack_numpy.encode)
-    return message
-
-
-def proxy_command(to: str, of: str) -> list[str]:
-    """That starts a proxy between two addresses."""
-    command = str(Path(sys.executable).with_name("bluesky-0MQ-proxy"))
-    usage = subprocess.run([command, "--help"], capture_output=True, text=True, timeout=TIMEOUT).stdout
-    if "--in-address" not in usage:
-        pytest.skip("the proxy of this bluesky takes ports alone, and would listen outside loopback")
-    return [command, "--in-address", f"tcp://{to}", "--out-address", f"tcp://{of}"]
-
-
-@pytest.fixture(scope="module")
-def proxy() -> Iterator[tuple[str, str]]:
-    """Where one publishes to, and where one listens."""
-    to, of = (f"127.0.0.1:{port}" for port in free_ports(2))
-    with subprocess.Popen(proxy_command(to, of), stdout=subprocess.DEVNULL) as process:
-        yield to, of
-        process.kill()
 
 
 @pytest.fixture
@@ -106,7 +81,7 @@ def test_another_process_hears_it_all(
     run_engine: RunEngine,
     documents: Documents,
 ) -> None:
-    publish = Publisher(proxy[0], serializer=packed)
+    publish = Publisher(proxy[0], serializer=pack)
     request.addfinalizer(publish.close)
     says_hello(publish, listener)
     run_engine.subscribe(publish)
@@ -152,7 +127,7 @@ def test_another_process_hears_it_all_by_kafka(
 ) -> None:
     bluesky_kafka = pytest.importorskip("bluesky_kafka")
     quiet = {"log_level": 0}  # the broker goes before it
-    run_engine.subscribe(bluesky_kafka.Publisher(layout, kafka, "ifly", quiet, flush_on_stop_doc=True))
+    run_engine.subscribe(bluesky_kafka.Publisher(layout, kafka, "ifly", quiet, flush_on_stop_doc=True, serializer=pack))
     controller(npts=200, duration=0.1)
     run_engine(bp.fly([make_flyer(layout=layout, page_size=60)]))
     command = [sys.executable, "-c", KAFKA_LISTENER, kafka, layout]
@@ -168,7 +143,7 @@ def test_any_flight_goes_by_messages_of_a_size_that_buses_take(
 ) -> None:
     """The points of a page, not of a flight, make a message; as many as there are by default."""
     sizes: list[int] = []
-    run_engine.subscribe(lambda name, page: sizes.append(len(packed(page))), "event_page")
+    run_engine.subscribe(lambda name, page: sizes.append(len(pack(page))), "event_page")
     controller(npts=256, duration=0.1)
     flyer = make_flyer()
     run_engine(bp.fly([flyer]))

@@ -29,6 +29,7 @@ from .conftest import PREFIX
 from .faults.interruptions import until
 
 TIMEOUT = 20.0
+KERNEL_TIMEOUT = 60
 BEFORE, BUSY_SEEN = Reading(0, 100.0), Reading(1, 110.0)
 
 Told = list[dict[str, Any]]
@@ -347,10 +348,10 @@ def test_a_bar_in_a_notebook(controller: Callable[..., None]) -> None:
         if message["msg_type"] in ("stream", "error"):
             shown.append(message["content"].get("text") or "\n".join(message["content"]["traceback"]))
 
-    manager, client = kernels.start_new_kernel(kernel_name="python3", startup_timeout=TIMEOUT)
+    manager, client = kernels.start_new_kernel(kernel_name="python3", startup_timeout=KERNEL_TIMEOUT)
     try:
         assert client.ip == "127.0.0.1"
-        reply = client.execute_interactive(NOTEBOOK, output_hook=show, timeout=TIMEOUT)
+        reply = client.execute_interactive(NOTEBOOK, output_hook=show, timeout=KERNEL_TIMEOUT)
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)

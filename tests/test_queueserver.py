@@ -23,9 +23,8 @@ import pytest
 import busy_callback_flyer
 from busy_callback_flyer.tiled_server import TiledServer
 
-from .conftest import PREFIX, free_ports, look
+from .conftest import PREFIX, free_ports, look, proxy_command
 from .faults.interruptions import until
-from .test_buses import proxy_command
 
 pytest.importorskip("bluesky_queueserver", reason="of the extra `queueserver`")
 pytest.importorskip("bluesky_tiled_plugins", reason="of the extra `tiled`")
@@ -33,8 +32,6 @@ from bluesky_queueserver_api import BPlan
 from bluesky_queueserver_api.comm_base import RequestFailedError
 from bluesky_queueserver_api.zmq import REManagerAPI
 from tiled.client import from_uri
-
-from busy_callback_flyer.queueserver.bus_to_tiled import send
 
 pytestmark = [
     pytest.mark.timeout(300),
@@ -50,9 +47,7 @@ class Site(NamedTuple):
 
     queue: Any
     runs: Any
-    tiled: TiledServer
     processes: list[psutil.Process]
-    directory: Path
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +70,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
                     stderr=subprocess.STDOUT,
                 )
             )
-            stack.callback(process.terminate)
             processes.append(psutil.Process(process.pid))
+            stack.callback(end_with_children, processes[-1])
 
         start("redis-server", "--bind", "127.0.0.1", "--port", redis.split(":")[1], "--save", "")
         start(*proxy_command(publish, listen))
@@ -95,7 +90,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         until(lambda: answers(queue), TIMEOUT)
         queue.environment_open()
         queue.wait_for_idle(timeout=TIMEOUT)
-        site = Site(queue, from_uri(tiled.uri), tiled, processes, here)
+        site = Site(queue, from_uri(tiled.uri), processes)
         while not len(site.runs):  # who joins a 0MQ proxy hears what is said from some moment on
             assert all(process.status() != psutil.STATUS_ZOMBIE for process in processes)
             run_plan(site, BPlan("line", points=1, seconds=0.1))
@@ -103,6 +98,16 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         queue.environment_close()
         queue.wait_for_idle(timeout=TIMEOUT)
         queue.send_request(method="manager_stop")
+
+
+def end_with_children(process: psutil.Process) -> None:
+    """The manager's own are left alone where it is ended by a signal."""
+    if process.is_running():
+        children = process.children(recursive=True)
+        process.terminate()
+        _, left = psutil.wait_procs(children, timeout=5)
+        for child in left:
+            child.kill()
 
 
 def answers(queue: Any) -> bool:
@@ -226,19 +231,6 @@ def test_what_the_controller_does_not_take_does_not_hang(site: Site, controller:
         assert f"instead of {next(iter(arguments.values()))}: nothing was flown" in result["traceback"]
         assert result["run_uids"] == []
     assert run_plan(site, BPlan("line", points=3, seconds=0.1))["exit_status"] == "completed"
-
-
-def test_runs_wait_on_disk_while_tiled_is_gone(site: Site, controller: Callable[..., None]) -> None:
-    """The last of these tests: it is gone for good, and another has what it has not."""
-    site.tiled.kill()
-    controller(npts=8)
-    result = run_plan(site, BPlan("fly", "ifly"))
-    assert result["exit_status"] == "completed"
-    (uid,) = result["run_uids"]
-    until((site.directory / f"{uid}.run").exists, TIMEOUT)
-    with TiledServer() as another:
-        send(site.directory, another.uri)
-        assert positions(from_uri(another.uri)[uid]) == line(8)
 
 
 def busy() -> float:
