@@ -10,10 +10,9 @@ import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-import msgpack
 import msgpack_numpy
 import numpy as np
-from msgpack.fallback import Unpacker  # as `msgpack_numpy.patch` replaces the others with unpickling ones
+from msgpack.fallback import Packer, Unpacker  # `msgpack_numpy.patch` replaces the faster ones with those that pickle
 
 __all__ = ["pack", "unpack", "unpack_all"]
 
@@ -29,7 +28,7 @@ def pack(document: Any) -> bytes:
     TypeError
         Something in it is neither plain nor an array of numbers or texts.
     """
-    message: bytes = msgpack.packb(document, default=_packable)
+    message: bytes = Packer(default=_packable).pack(document)
     return message
 
 

@@ -66,17 +66,22 @@ def test_what_would_run_is_refused(message: bytes) -> None:
         unpack(message)
 
 
-def test_what_would_run_is_refused_though_others_patched_msgpack() -> None:
+def test_neither_is_done_though_others_patched_msgpack() -> None:
     """As bluesky-kafka does, when it is imported."""
     code = (
-        "import sys, msgpack_numpy; msgpack_numpy.patch()\n"
+        "import sys, numpy, msgpack_numpy; msgpack_numpy.patch()\n"
         "from busy_callback_flyer.messages import pack, unpack\n"
         "try: unpack(sys.stdin.buffer.read())\n"
-        "except ValueError as error: print(error)"
+        "except ValueError as error: print(error)\n"
+        "try: pack(numpy.array([None]))\n"
+        "except TypeError as error: print(error)"
     )
     message = array_of(b"O", "|O", pickle.dumps(Trap()))
     done = subprocess.run([sys.executable, "-c", code], input=message, capture_output=True, timeout=60)
-    assert done.stdout.decode().strip() == "an array of |O is not taken from others", done.stderr
+    assert done.stdout.decode().splitlines() == [
+        "an array of |O is not taken from others",
+        "an array of object is not sent",
+    ], done.stderr
 
 
 def test_what_others_would_refuse_is_not_sent() -> None:
