@@ -211,14 +211,14 @@ def _others(flyer: BusyFlyer, looked_at: list[str], missing: set[str]) -> Iterat
         if not signal.connected and _record_of(signal.pvname) not in missing:
             suspects[signal.pvname] = walk
     pvs = _PVs(suspects, FIELD_TIMEOUT)  # a signal hears of its connection later than the PV, by another thread
-    records = [state.parent for state in flyer.busy_states if state.parent is not flyer]
+    records = {state.parent: state for state in flyer.busy_states if state.parent is not flyer}
     for pv, walk in suspects.items():
         if pvs[pv].connected:
             continue
         attr = walk.dotted_name.split(".")[0]
         advice = f"is the name right? A subclass may do without: `{attr}`"
         if walk.item.parent in records:
-            state = state_of(walk.item.parent).pvname.removeprefix(flyer.prefix)
+            state = records[walk.item.parent].pvname.removeprefix(flyer.prefix)
             advice = f'no record of an IOC? `{attr} = Component(EpicsSignal, "{state}")` needs no fields of it'
         yield Finding(pv, Mark.failure, f"{walk.dotted_name} is not connected", advice)
 

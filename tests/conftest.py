@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from busy_callback_flyer.ioc import EmbeddedIOC
+from busy_callback_flyer.tiled_server import TiledServer
 
 if TYPE_CHECKING:
     from bluesky import RunEngine
@@ -152,9 +153,38 @@ def run_engine() -> RunEngine:
     return RunEngine({}, context_managers=[])
 
 
+Documents = list[tuple[str, dict[str, Any]]]
+
+
 @pytest.fixture
-def documents(run_engine: RunEngine) -> list[tuple[str, dict[str, Any]]]:
+def documents(run_engine: RunEngine) -> Documents:
     """What the RunEngine emits, in order."""
-    emitted: list[tuple[str, dict[str, Any]]] = []
+    emitted: Documents = []
     run_engine.subscribe(lambda name, document: emitted.append((name, document)))
     return emitted
+
+
+@pytest.fixture
+def fly(
+    make_flyer: Callable[..., BusyFlyer], controller: Callable[..., None], run_engine: RunEngine, documents: Documents
+) -> Callable[..., Documents]:
+    """Flies once, for these consumers, so many points, with these options of a flyer; the flight's documents."""
+    from bluesky.plans import fly
+
+    def fly_once(*consumers: Any, points: int, **options: Any) -> Documents:
+        documents.clear()
+        controller(npts=points, duration=0.1)
+        for consumer in consumers:
+            run_engine.subscribe(consumer)
+        flyer = make_flyer(**options)
+        run_engine(fly([flyer], md=flyer.plot_md))
+        return list(documents)
+
+    return fly_once
+
+
+@pytest.fixture(scope="session")
+def tiled_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TiledServer]:
+    """Each test leaves it running."""
+    with TiledServer(tmp_path_factory.mktemp("tiled")) as server:
+        yield server

@@ -76,17 +76,12 @@ def test_another_process_hears_it_all(
     layout: str,
     proxy: tuple[str, str],
     listener: subprocess.Popen[str],
-    make_flyer: Callable[..., BusyFlyer],
-    controller: Callable[..., None],
-    run_engine: RunEngine,
-    documents: Documents,
+    fly: Callable[..., Documents],
 ) -> None:
     publish = Publisher(proxy[0], serializer=pack)
     request.addfinalizer(publish.close)
     says_hello(publish, listener)
-    run_engine.subscribe(publish)
-    controller(npts=200, duration=0.1)
-    run_engine(bp.fly([make_flyer(layout=layout, page_size=60)]))
+    documents = fly(publish, points=200, layout=layout, page_size=60)
     check_heard(listener, documents, pages=4 if layout == "rows" else 1)
 
 
@@ -117,19 +112,11 @@ def kafka() -> Iterator[str]:
 
 @pytest.mark.timeout(TIMEOUT)  # a process that hears nothing is read for ever
 @pytest.mark.parametrize("layout", ["rows", "array"])
-def test_another_process_hears_it_all_by_kafka(
-    layout: str,
-    kafka: str,
-    make_flyer: Callable[..., BusyFlyer],
-    controller: Callable[..., None],
-    run_engine: RunEngine,
-    documents: Documents,
-) -> None:
+def test_another_process_hears_it_all_by_kafka(layout: str, kafka: str, fly: Callable[..., Documents]) -> None:
     bluesky_kafka = pytest.importorskip("bluesky_kafka")
     quiet = {"log_level": 0}  # the broker goes before it
-    run_engine.subscribe(bluesky_kafka.Publisher(layout, kafka, "ifly", quiet, flush_on_stop_doc=True, serializer=pack))
-    controller(npts=200, duration=0.1)
-    run_engine(bp.fly([make_flyer(layout=layout, page_size=60)]))
+    publish = bluesky_kafka.Publisher(layout, kafka, "ifly", quiet, flush_on_stop_doc=True, serializer=pack)
+    documents = fly(publish, points=200, layout=layout, page_size=60)
     command = [sys.executable, "-c", KAFKA_LISTENER, kafka, layout]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as listener:
         try:

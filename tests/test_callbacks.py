@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
-import bluesky.plans as bp
 import matplotlib as mpl
 import numpy as np
 import pytest
@@ -26,21 +25,6 @@ LAYOUTS: list[dict[str, Any]] = [
     {"layout": "array", "array_length": 100},
 ]
 Fly = Callable[..., Documents]
-
-
-@pytest.fixture
-def fly(
-    make_flyer: Callable[..., Any], controller: Callable[..., None], run_engine: RunEngine, documents: Documents
-) -> Fly:
-    """Flies a flyer with these options, once; the documents."""
-
-    def fly_once(**options: Any) -> Documents:
-        controller(npts=POINTS, duration=0.1)
-        flyer = make_flyer(**options)
-        run_engine(bp.fly([flyer]))
-        return documents
-
-    return fly_once
 
 
 class Drawings(PagePlot):
@@ -65,7 +49,7 @@ def plotted(documents: Documents, x: str | None, **options: Any) -> tuple[Drawin
 
 @pytest.mark.parametrize("options", LAYOUTS, ids=str)
 def test_each_point_is_plotted_and_each_page_drawn_once(fly: Fly, options: dict[str, Any]) -> None:
-    documents = fly(**options)
+    documents = fly(points=POINTS, **options)
     pages = [doc for name, doc in documents if name == "event_page"]
     plot, points = plotted(documents, "ifly_xArr")
     assert plot.drawn == len(pages) == (3 if options["layout"] == "rows" else 1)
@@ -76,7 +60,7 @@ def test_each_point_is_plotted_and_each_page_drawn_once(fly: Fly, options: dict[
 
 
 def test_events_one_by_one(fly: Fly) -> None:
-    documents = fly()
+    documents = fly(points=POINTS)
     _, points = plotted(documents, "ifly_xArr")
     events: Documents = []
     for name, doc in documents:
@@ -90,21 +74,21 @@ def test_events_one_by_one(fly: Fly) -> None:
 
 
 def test_another_stream_is_not_drawn(fly: Fly) -> None:
-    plot, points = plotted(fly(), "of_somebody_else")
+    plot, points = plotted(fly(points=POINTS), "of_somebody_else")
     assert plot.drawn == 0
     assert points.size == 0
 
 
 def test_points_of_an_event_have_no_time_to_be_plotted_against(fly: Fly, caplog: pytest.LogCaptureFixture) -> None:
     """LivePlot raises nothing into a run, but it says so."""
-    plot, _ = plotted(fly(layout="array"), "time")
+    plot, _ = plotted(fly(points=POINTS, layout="array"), "time")
     assert plot.drawn == 0
     assert "plot it against a column" in caplog.text
 
 
 @pytest.mark.parametrize("epoch", ["run", "unix"])
 def test_against_the_points_own_times(fly: Fly, epoch: str) -> None:
-    documents = fly()
+    documents = fly(points=POINTS)
     told: Documents = []
     relay = PointTimes(lambda name, doc: told.append((name, doc)), "ifly_xArr")
     for name, doc in documents:
@@ -119,7 +103,7 @@ def test_against_the_points_own_times(fly: Fly, epoch: str) -> None:
 
 
 def test_only_pages_with_the_key_are_changed_and_no_page_itself(fly: Fly) -> None:
-    (page,) = (doc for name, doc in fly() if name == "event_page")
+    (page,) = (doc for name, doc in fly(points=POINTS) if name == "event_page")
     before = list(page["time"])
     told: Documents = []
     for key in ("ifly_tArr", "det"):
@@ -133,6 +117,6 @@ def test_only_pages_with_the_key_are_changed_and_no_page_itself(fly: Fly) -> Non
 def test_a_table_shows_the_points_own_times(fly: Fly, run_engine: RunEngine) -> None:
     lines: list[str] = []
     run_engine.subscribe(PointTimes(LiveTable(["ifly_xArr"], stream_name="ifly", out=lines.append), "ifly_xArr"))
-    fly()
+    fly(points=POINTS)
     times = {line.split("|")[2].strip() for line in lines if line.startswith("|") and ":" in line}
     assert len(times) > 1

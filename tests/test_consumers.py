@@ -8,14 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import bluesky.plans as bp
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import msgpack
 import msgpack_numpy
 import numpy as np
 import pytest
-from bluesky import RunEngine
 from bluesky.callbacks.best_effort import BestEffortCallback
 from event_model import NumpyEncoder
 
@@ -23,25 +21,11 @@ from busy_callback_flyer.callbacks import PointTimes
 
 POINTS = 20
 LAYOUTS = ["rows", "array"]
+PRIMARY: dict[str, Any] = {"points": POINTS, "stream_name": "primary"}
+"""What BestEffortCallback has a table of."""
+
 Documents = list[tuple[str, dict[str, Any]]]
 Fly = Callable[..., Documents]
-
-
-@pytest.fixture
-def fly(
-    make_flyer: Callable[..., Any], controller: Callable[..., None], run_engine: RunEngine, documents: Documents
-) -> Fly:
-    """Flies once in this layout, for these consumers; the documents."""
-
-    def fly_once(layout: str, *consumers: Any) -> Documents:
-        controller(npts=POINTS, duration=0.1)
-        for consumer in consumers:
-            run_engine.subscribe(consumer)
-        flyer = make_flyer(layout=layout, stream_name="primary")
-        run_engine(bp.fly([flyer], md=flyer.plot_md))
-        return documents
-
-    return fly_once
 
 
 def plain(documents: Any) -> Any:
@@ -51,7 +35,7 @@ def plain(documents: Any) -> Any:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_suitcase_jsonl(layout: str, fly: Fly, tmp_path: Path) -> None:
     suitcase = pytest.importorskip("suitcase.jsonl")
-    documents = fly(layout)
+    documents = fly(layout=layout, **PRIMARY)
     (file,) = suitcase.export(documents, tmp_path)["all"]
     assert [json.loads(line) for line in Path(file).read_text().splitlines()] == plain(documents)
 
@@ -59,7 +43,7 @@ def test_suitcase_jsonl(layout: str, fly: Fly, tmp_path: Path) -> None:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_suitcase_msgpack(layout: str, fly: Fly, tmp_path: Path) -> None:
     suitcase = pytest.importorskip("suitcase.msgpack")
-    documents = fly(layout)
+    documents = fly(layout=layout, **PRIMARY)
     (file,) = suitcase.export(documents, tmp_path)["all"]
     with Path(file).open("rb") as packed:
         assert plain(list(msgpack.Unpacker(packed, object_hook=msgpack_numpy.decode))) == plain(documents)
@@ -69,7 +53,7 @@ def test_suitcase_msgpack(layout: str, fly: Fly, tmp_path: Path) -> None:
 def test_suitcase_csv(layout: str, fly: Fly, tmp_path: Path) -> None:
     """It leaves out what is an array. At the points' own times, which by itself it does not show."""
     suitcase = pytest.importorskip("suitcase.csv")
-    documents = fly(layout)
+    documents = fly(layout=layout, **PRIMARY)
     deliver(documents, PointTimes(suitcase.Serializer(tmp_path), "ifly_xArr"))
     (file,) = tmp_path.glob("*.csv")
     with file.open() as opened:
@@ -88,7 +72,7 @@ def test_suitcase_csv(layout: str, fly: Fly, tmp_path: Path) -> None:
 def test_databroker(layout: str, fly: Fly) -> None:
     databroker = pytest.importorskip("databroker")
     broker = databroker.temp()
-    documents = fly(layout, broker.insert)
+    documents = fly(broker.insert, layout=layout, **PRIMARY)
     table = broker[documents[0][1]["uid"]].table("primary")
     (page,) = (doc for name, doc in documents if name == "event_page")
     assert set(table) == {"time", *page["data"]}
@@ -102,7 +86,7 @@ def test_json_writers(layout: str, writer: str, fly: Fly, tmp_path: Path) -> Non
     """They know no arrays."""
     writers = pytest.importorskip("bluesky.callbacks.json_writer")
     write = getattr(writers, writer)(str(tmp_path), "run.json")
-    documents = fly(layout)
+    documents = fly(layout=layout, **PRIMARY)
     if layout == "array":
         with pytest.raises(TypeError, match="ndarray is not JSON serializable"):
             deliver(documents, write)
@@ -125,7 +109,7 @@ def test_best_effort_callback(layout: str, fly: Fly, capsys: pytest.CaptureFixtu
     """It plots points, and has a row of its table for each; of arrays it plots none."""
     mpl.use("Agg")
     before = set(plt.get_fignums())
-    fly(layout, BestEffortCallback())
+    fly(BestEffortCallback(), layout=layout, **PRIMARY)
     figures = [plt.figure(number) for number in set(plt.get_fignums()) - before]
     points = [
         len(np.ravel(line.get_xdata())) for figure in figures for axes in figure.axes for line in axes.get_lines()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,12 +30,6 @@ POINTS = 51
 Documents = list[tuple[str, dict[str, Any]]]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TiledServer]:
-    with TiledServer(tmp_path_factory.mktemp("tiled")) as server:
-        yield server
-
-
 def subscribe(run_engine: RunEngine, server: TiledServer) -> Any:
     """A writer with the points' own times; returns the client."""
     client = from_uri(server.uri)
@@ -59,23 +53,23 @@ def check_rows(stream: Any, documents: Documents) -> None:
     np.testing.assert_array_equal(table["time"], page["timestamps"]["ifly_xArr"])
 
 
-def test_a_server_listens_on_loopback_and_nobody_comes_in_without_its_key(server: TiledServer) -> None:
-    listening = [one for one in psutil.Process(server.pid).net_connections() if one.status == psutil.CONN_LISTEN]
+def test_a_server_listens_on_loopback_and_nobody_comes_in_without_its_key(tiled_server: TiledServer) -> None:
+    listening = [one for one in psutil.Process(tiled_server.pid).net_connections() if one.status == psutil.CONN_LISTEN]
     assert {one.laddr.ip for one in listening} == {"127.0.0.1"}
     with pytest.raises(Exception, match="requires API key"):
-        from_uri(server.uri.split("?")[0])
+        from_uri(tiled_server.uri.split("?")[0])
 
 
 @pytest.mark.parametrize("layout", ["rows", "array"])
 def test_what_is_written_is_read_back(
     layout: str,
-    server: TiledServer,
+    tiled_server: TiledServer,
     make_flyer: Callable[..., BusyFlyer],
     controller: Callable[..., None],
     run_engine: RunEngine,
     documents: Documents,
 ) -> None:
-    client = subscribe(run_engine, server)
+    client = subscribe(run_engine, tiled_server)
     controller(npts=POINTS, duration=0.2)
     uid = run_of(run_engine, fly([make_flyer(layout=layout)]))
     check_rows(client[uid]["ifly"], documents)
@@ -110,16 +104,16 @@ def test_a_server_that_dies_in_flight_does_not_lose_it(
 
 
 def test_a_server_that_is_frozen_delays_no_flight(
-    server: TiledServer,
+    tiled_server: TiledServer,
     make_flyer: Callable[..., BusyFlyer],
     controller: Callable[..., None],
     run_engine: RunEngine,
     documents: Documents,
 ) -> None:
     """The flight is finished and its arrays are in hand while the RunEngine waits for the server."""
-    client = subscribe(run_engine, server)
+    client = subscribe(run_engine, tiled_server)
     controller(npts=POINTS, duration=1.0)
-    flyer, process = make_flyer(), psutil.Process(server.pid)
+    flyer, process = make_flyer(), psutil.Process(tiled_server.pid)
     in_hand: list[bool] = []
 
     def begun(**_: Any) -> None:

@@ -108,13 +108,14 @@ def send(folder: Path, tiled: str) -> None:
 
 def _send(file: Path, client: Any) -> None:
     uid = file.stem
-    if uid not in client or not client[uid].metadata.get("stop"):
+    there = client.get(uid)
+    if there is None or not there.metadata.get("stop"):
         with file.open("rb") as messages:
             documents = list(unpack_all(messages))
         if not documents or documents[-1][0] != "stop":
             raise ValueError(f"{file} is cut short")
         _tell_missing(uid, documents)
-        if uid in client:  # Tiled went, or this process, in the middle of it; here is the whole
+        if there is not None:  # Tiled went, or this process, in the middle of it; here is the whole
             client.delete_contents(uid, recursive=True, external_only=False)
         write = TiledWriter(client)
         for name, doc in documents:
