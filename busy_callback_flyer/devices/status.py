@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -9,18 +11,23 @@ from typing import Any
 from ophyd import Device
 from ophyd.status import DeviceStatus
 
-from .progress import Progress
+from ..engine.progress import Progress
+
+logger = logging.getLogger(__name__)
+
+LONG = 0.1
+"""Seconds that callbacks of a status may take before a warning names them."""
 
 
 class FlightStatus(DeviceStatus):
     """The status of a flyer's verb: a `DeviceStatus` that stops nothing by itself and has no thread.
 
     ophyd's own calls ``device.stop()`` when it fails. A flight that failed has already
-    written Done where that was right; where it was not (the flight of somebody else, an
+    written Done where that was right. Where it was not (the flight of somebody else, an
     IOC that came back), nothing may write it afterwards.
 
     It is finished in the thread that brought the news, libca's own for a flight that went
-    well. A callback added to it must not block there nor make blocking Channel Access calls.
+    well. A callback added to it holds up everything else in that thread, so it must not block.
 
     Parameters
     ----------
@@ -42,6 +49,25 @@ class FlightStatus(DeviceStatus):
         super().__init__(device)
         self._later = later or (lambda task: task())
         self._progress = progress
+
+    def settle(self, error: Exception | None = None) -> None:
+        """Finish it, or let it fail with this error."""
+        callbacks = list(self.callbacks)
+        began = time.monotonic()
+        if error is None:
+            self.set_finished()
+        else:
+            self.set_exception(error)
+        took = time.monotonic() - began
+        if took > LONG:
+            names = ", ".join(getattr(callback, "__qualname__", repr(callback)) for callback in callbacks)
+            logger.warning(
+                "%s: callbacks of a status blocked the thread that brings the news for %.2g s: %s. "
+                "Let them hand over to another thread",
+                self.device.name,
+                took,
+                names,
+            )
 
     def watch(self, func: Callable[..., Any]) -> None:
         """Call `func(name=...)` now, and again once the status is done, as progress bars expect it.

@@ -2,10 +2,9 @@
 
 Theory of operation
 -------------------
-A :class:`Flight` is told what was witnessed and answers with what to do next.
-Whoever owns it (``flyer.py``) carries the news from the busy record to it and its
-orders back; because nothing here waits or calls out, every order of events can be
-tried in microseconds.
+A :class:`Flight` is told what was witnessed and answers with what to do next. Whoever owns
+it (``driver.py``) carries the news from the busy record to it and its orders back. Nothing
+here waits or calls out, so every order of events can be tried in microseconds.
 
 ::
 
@@ -29,7 +28,8 @@ tried in microseconds.
                                  ▼  stamp          ▼
                               failed            finished
 
-(Where there is a taxi, it comes between the ground and SENT: TAXIING.)
+Two waits may come between the ground and SENT: for a taxi (TAXIING), and for what this
+process put before on another circuit (FENCING).
 
 A flight is *finished* by evidence only:
 
@@ -58,26 +58,21 @@ in the IOC, and the Done that ends the flight before would start it.
 
 All times given to a flight are seconds of one monotonic clock; stamps are the IOC's own,
 in seconds of the POSIX epoch.
+
+The quick way (`Flight.quick_callback`, `Flight.quick_done`) takes the two pieces of news with
+which most flights end: whichever comes first is stored and no more, and the second decides.
+It must give the same verdict and timeline as the other way; a property test holds that.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Literal, NamedTuple
+from collections.abc import Callable
 
-__all__ = [
-    "FlightAborted",
-    "FlightError",
-    "FlightLost",
-    "FlightRefused",
-    "FlightTimeout",
-]
-
-DONE, BUSY = 0, 1
-"""The busy record's values; its strings can be renamed at a site, these cannot."""
+from .errors import FlightAborted, FlightError, FlightLost, FlightRefused, FlightTimeout
+from .options import Options
+from .ports import BUSY, DONE, Put, Reading
+from .timeline import Timeline, Times
 
 CALLBACK_GRACE = 0.1
 """Seconds that a put-callback may trail the Done event before a read decides."""
@@ -85,66 +80,22 @@ CALLBACK_GRACE = 0.1
 ANSWER_TIMEOUT = 5.0
 """Seconds that a read may need to decide a flight, however often it has to be repeated."""
 
-EPICS_EPOCH = 631152000.0
-"""Stamp of a record that was never processed (1990-01-01)."""
-
-PUT_NORMAL = 1
-"""Channel Access status of a put-callback that was served (ECA_NORMAL)."""
-
-PUT_REFUSED = 160
-"""Channel Access status of a put-callback that the record did not take (ECA_PUTFAIL)."""
-
-PUT_DISCONNECTED = 192
-"""Channel Access status of a put-callback whose connection went away (ECA_DISCONN)."""
-
-
-class FlightError(RuntimeError):
-    """A flight that did not finish."""
-
-
-class FlightTimeout(FlightError, TimeoutError):
-    """No sign of life after the put, or not Done in time."""
-
-
-class FlightAborted(FlightError):
-    """Somebody asked for the end of the flight before it was over."""
-
-
-class FlightLost(FlightError):
-    """The connection to the busy record was lost in flight, and the flight with it."""
-
-
-class FlightRefused(FlightError):
-    """The busy record, or its state at kickoff, does not permit a flight."""
-
-
-class Reading(NamedTuple):
-    """What the busy record was seen to say."""
-
-    value: int
-    """0 (Done) or 1 (Busy)."""
-    stamp: float
-    """The IOC's time stamp, seconds of the POSIX epoch."""
-    severity: int = 0
-    """EPICS alarm severity, 0 (none) to 3 (INVALID)."""
-    alarm: int = 0
-    """EPICS alarm status; 14 is LINK."""
-
 
 class Order(enum.Enum):
     """What the owner of a flight is asked to do, in the order given, outside its lock."""
 
     TAXI = "taxi, then tell that it is over, or failed"
+    FENCE = "wait for earlier puts of this process to be served, then tell it"
     PUT_BUSY = "put 1 with callback"
     PUT_DONE = "put 0, without callback"
     FORGET = "take the put-callback back, if it is pending"
     READ = "read the record afresh"
-    SETTLE = "tell the verdict"
+    FINISH = "tell the verdict"
 
 
 Orders = tuple[Order, ...]
 _NOTHING: Orders = ()
-
+_VERDICT: Orders = (Order.FINISH,)
 
 _Deadline = Callable[[float], Orders]
 
@@ -157,162 +108,12 @@ class State(enum.Enum):
     CONNECTING = "waiting for the record to connect"
     CLEARING = "waiting for the record to become Done before the flight"
     SETTLING = "waiting for the controller to settle after a reset"
+    FENCING = "waiting for earlier puts of this process to be served"
     SENT = "waiting for Busy"
     FLYING = "waiting for Done"
     LOST = "waiting for the connection to come back"
     FINISHED = "finished"
     FAILED = "failed"
-
-
-@dataclass(frozen=True)
-class FlightOptions:
-    """How a flight is to be flown; see `BusyFlyer` for the meaning of each.
-
-    Raises
-    ------
-    ValueError
-        For an option that no flight can be flown with; it names the option.
-    """
-
-    when_busy: Literal["reset", "wait", "fail"] = "reset"
-    reset_settle: float = 0.1
-    start_timeout: float = 5.0
-    flight_timeout: float | None = None
-    on_timeout: Literal["reset", "leave"] = "reset"
-    reconnect_timeout: float = 15.0
-    timeout_name: str = "flight_timeout"
-    """What its owner calls it, for messages."""
-
-    def __post_init__(self) -> None:
-        require_one_of("when_busy", self.when_busy, "reset", "wait", "fail")
-        require_one_of("on_timeout", self.on_timeout, "reset", "leave")
-        for option in ("reset_settle", "start_timeout", "flight_timeout", "reconnect_timeout"):
-            require_seconds(option, getattr(self, option), optional=option == "flight_timeout")
-
-
-def require_one_of(option: str, value: object, *allowed: str) -> None:
-    """Refuse what is none of the words allowed."""
-    if value not in allowed:
-        raise ValueError(f"{option}={value!r}: must be one of {', '.join(map(repr, allowed))}")
-
-
-def require_seconds(option: str, value: object, *, optional: bool = False) -> None:
-    """Refuse what is not a finite, non-negative number of seconds (or None, if optional)."""
-    if value is None and optional:
-        return
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-        raise ValueError(f"{option}={value!r}: must be a number of seconds, 0 or more" + " or None" * optional)
-
-
-class Mark(NamedTuple):
-    """A step of a flight: when the client knew, and the IOC's stamp if the news bore one."""
-
-    step: str
-    client: float
-    stamp: float | None
-
-
-STEPS = {
-    "put": "Busy is put",
-    "busy": "the record is Busy",
-    "done": "the record is Done",
-    "callback": "the put-callback is back",
-    "finished": "the flight is finished",
-    "arrays": "the arrays are in hand",
-    "collected": "the arrays are collected",
-    "failed": "the flight has failed",
-}
-"""The steps of a flight, as its timeline tells them."""
-
-
-class Timeline:
-    """When a flight's steps happened, by the client's clock and by the IOC's.
-
-    Iterate over it for its marks, in the order in which they became known; ``timeline["done"]``
-    is one of them, ``"done" in timeline`` asks for it. As a string it is a table.
-
-    Parameters
-    ----------
-    clock_offset : float
-        Wall-clock time minus the monotonic clock that the flight is told, in seconds.
-    pv : str
-        Of the busy record, for its readers.
-    """
-
-    def __init__(self, clock_offset: float = 0.0, pv: str = "") -> None:
-        self._offset = clock_offset
-        self._pv = pv
-        self._marks: dict[str, Mark] = {}
-        self.error: Exception | None = None
-        self.t0_note = "client's time of the put: Busy was not seen"
-
-    def mark(self, step: str, now: float, stamp: float | None = None) -> None:
-        """Note that `step` became known `now`; a step that comes again keeps its latest news."""
-        self._marks[step] = Mark(step, now + self._offset, stamp)
-
-    def restore(self, mark: Mark) -> None:
-        """Put back a step as it was noted before."""
-        self._marks[mark.step] = mark
-
-    def forget(self, step: str) -> None:
-        """Take back a step that turned out to be somebody else's."""
-        self._marks.pop(step, None)
-
-    def __iter__(self) -> Iterator[Mark]:
-        return iter(sorted(self._marks.values(), key=lambda mark: mark.client))
-
-    def __contains__(self, step: object) -> bool:
-        return step in self._marks
-
-    def __getitem__(self, step: str) -> Mark:
-        return self._marks[step]
-
-    def get(self, step: str) -> Mark | None:
-        """A step, if it is there."""
-        return self._marks.get(step)
-
-    @property
-    def t0(self) -> float | None:
-        """Start of the flight, seconds of the POSIX epoch: the IOC's Busy stamp, else the put."""
-        busy, put = self._marks.get("busy"), self._marks.get("put")
-        if busy is not None and busy.stamp is not None:
-            return busy.stamp
-        return put.client if put is not None else None
-
-    def when(self, step: str) -> float | None:
-        """Time of a step, seconds of the POSIX epoch: the IOC's stamp if there is one, else the client's; or None."""
-        mark = self._marks.get(step)
-        return None if mark is None else mark.client if mark.stamp is None else mark.stamp
-
-    @property
-    def latency(self) -> float | None:
-        """Seconds from the IOC's stamp of Done to the finished status; None where one of them is not known."""
-        done, finished = self._marks.get("done"), self._marks.get("finished")
-        if done is None or done.stamp is None or finished is None:
-            return None
-        return finished.client - done.stamp
-
-    def __str__(self) -> str:
-        marks = list(self)
-        if not marks:
-            return "no flight yet"
-        start = marks[0].client
-        when = datetime.fromtimestamp(start).astimezone().isoformat(" ", "milliseconds")
-        lines = [f"{self._pv}, seconds since {when}", "step         IOC stamp      client        delay"]
-        for step, client, stamp in marks:
-            stamped = f"{'':12}{client - start:12.6f}{'':12} "
-            if stamp is not None:
-                stamped = f"{stamp - start:12.6f}{client - start:12.6f}{1e3 * (client - stamp):10.3f} ms"
-            lines.append(f"{step:<10}{stamped}   {STEPS[step]}")
-        if self.latency is not None:
-            lines.append(f"finished {1e3 * self.latency:.3f} ms after the IOC's Done")
-        if self.t0 is not None:
-            lines.append(f"t0, from which the points' times count, is the {self.t0_note}")
-        if self.error is not None:
-            lines.append(f"{type(self.error).__name__}: {self.error}")
-        return "\n".join(lines)
-
-    __repr__ = __str__  # what a prompt shows
 
 
 class Flight:
@@ -322,11 +123,13 @@ class Flight:
     ----------
     pv : str
         Name of the busy record's PV, for messages.
-    options : FlightOptions
+    options : Options
         How to fly.
     clock_offset : float
         Wall-clock time minus the monotonic clock of the times given, in seconds; used by
         the timeline only.
+    timeout_name : str
+        What its owner calls `flight_timeout`, for messages.
 
     Attributes
     ----------
@@ -335,6 +138,8 @@ class Flight:
         Why the flight failed.
     awaits_ground_read : bool
         Set it where a read is sent ahead of the put (`ground_read`).
+    needs_fence : bool
+        Set it where puts that this process made before could be served after ours (`Order.FENCE`).
     taxis : bool
         Set it where something else has to be done just before the put (`Order.TAXI`).
     taxied_since : float or None
@@ -342,13 +147,22 @@ class Flight:
     timeline : Timeline
     """
 
-    def __init__(self, pv: str, options: FlightOptions | None = None, *, clock_offset: float = 0.0) -> None:
+    def __init__(
+        self,
+        pv: str,
+        options: Options | None = None,
+        *,
+        clock_offset: float = 0.0,
+        timeout_name: str = "flight_timeout",
+    ) -> None:
         self.pv = pv
-        self.options = options or FlightOptions()
+        self.options = options or Options()
+        self._timeout_name = timeout_name
         self.timeline = Timeline(clock_offset, pv)
         self.state = State.NEW
         self.error: FlightError | None = None
         self.awaits_ground_read = False
+        self.needs_fence = False
         self.taxis = False
         self.taxied_since: float | None = None
         self._begun = False
@@ -363,7 +177,7 @@ class Flight:
         self._busy_by_read = False  # a Done event after that may be an older one
         self._busy_stamp: float | None = None  # the latest; an alarm moves it
         self._done: Reading | None = None
-        self._ended: tuple[Mark, Mark] | None = None  # Busy and Done since our put, with another Busy after
+        self._ended: dict[str, Times] | None = None  # Busy and Done since our put, with another Busy after
         self._ask_at: float | None = None  # when a read is due
         self._in_doubt_since: float | None = None  # a read is to decide
         self._callback_back = False
@@ -420,7 +234,14 @@ class Flight:
         if self.state is not State.TAXIING:
             return _NOTHING
         self.taxis = False
-        return self._enter(State.CONNECTING, now) if self._last is None else self._on_ground(self._last, now)
+        return self._go_on(now)
+
+    def fence_passed(self, now: float) -> Orders:
+        """What this process put before was served."""
+        if self.state is not State.FENCING:
+            return _NOTHING
+        self.needs_fence = False
+        return self._go_on(now)
 
     def taxi_failed(self, error: Exception, now: float) -> Orders:
         """The taxi that was ordered has failed: nothing is flown."""
@@ -469,23 +290,21 @@ class Flight:
             self._enter(State.SENT, now)
         return _NOTHING
 
-    def put_returned(self, status: int | None, message: str, now: float) -> Orders:
-        """Our put-callback came back with a Channel Access `status`; `message` is its text.
-
-        A `status` of None means that nobody tells it: served, refused or disconnected.
-        """
+    def put_returned(self, put: Put, message: str, now: float) -> Orders:
+        """Our put came back; `message` is what the channel says of it."""
         if not self.airborne:
             return _NOTHING
-        if status == PUT_DISCONNECTED:
+        if put is Put.LOST:
             return self.connection_lost(now)
-        if status not in (PUT_NORMAL, None):
+        if put is Put.REFUSED:
             return self._fail(FlightRefused, now, f"the put of Busy was refused: {message}")
-        if self.state is State.LOST or (self._rejoined and status is None):
+        if self.state is State.LOST or (self._rejoined and put is not Put.SERVED):
             return _NOTHING  # it went down with its connection, which looks the same where nobody tells
-        self._callback_back, self._callback_tells = True, status is not None
+        self._callback_back, self._callback_tells = True, put is Put.SERVED
         if self.state is State.SENT:
             self._in_doubt_since = now
-        self.timeline.mark("callback", now)
+        if put is not Put.SENT:
+            self.timeline.mark("callback", now)
         return self._weigh(now)
 
     def read_answers(self, reading: Reading | None, now: float) -> Orders:
@@ -503,6 +322,12 @@ class Flight:
         if self.state is State.SENT and not self._callback_back:  # our put may be queued behind a flight that ended
             return _NOTHING
         return self._read_says_done(reading, now)
+
+    def record_read(self, reading: Reading, now: float) -> Orders:
+        """A channel without monitor read the record by itself, later than the put."""
+        if self.state is State.FLYING:
+            return self.read_answers(reading, now)
+        return self.record_says(reading, now) if self.state in (State.CLEARING, State.SETTLING) else _NOTHING
 
     def connection_lost(self, now: float) -> Orders:
         """The channel was disconnected."""
@@ -550,6 +375,41 @@ class Flight:
         """The record turned out to be no busy record."""
         return _NOTHING if self.over else self._fail(FlightRefused, now, why)
 
+    # The quick way: the two pieces of news that most flights end with. What is None takes the other way.
+
+    def quick_callback(self, now: float) -> Orders | None:
+        """Our put-callback came back served: `put_returned`, where nothing else is to be weighed."""
+        if self.state is not State.FLYING or self._ended is not None or self._busy_by_read:
+            return None
+        self._callback_back = self._callback_tells = True
+        self.timeline.mark("callback", now)
+        if self._done is None:
+            return _NOTHING
+        self.state = State.FINISHED
+        return _VERDICT
+
+    def quick_done(self, reading: Reading, now: float, *, rings_in_time: bool) -> Orders | None:
+        """An event says Done: `record_says`, where nothing else is to be weighed.
+
+        Without the callback the news is stored only if a deadline rings in time for the read
+        that is then due (`CALLBACK_GRACE`).
+        """
+        if self.state is not State.FLYING or self._done is not None or self._busy_by_read:
+            return None
+        if self._callback_back:
+            if not self._callback_tells:
+                return None
+            self.state = State.FINISHED
+            orders = _VERDICT
+        elif rings_in_time and not self._rejoined:
+            self._ask_at, self._in_doubt_since = now + CALLBACK_GRACE, now
+            orders = _NOTHING
+        else:
+            return None
+        self._done = self._last = reading
+        self.timeline.mark("done", now, reading.stamp)
+        return orders
+
     # Steps
 
     def _enter(self, state: State, now: float) -> Orders:
@@ -569,10 +429,17 @@ class Flight:
         self._enter(State.CLEARING, now)
         return (Order.PUT_DONE,) if self.options.when_busy == "reset" else _NOTHING
 
+    def _go_on(self, now: float) -> Orders:
+        """From where it was called away on the ground; the record may have changed since."""
+        return self._enter(State.CONNECTING, now) if self._last is None else self._on_ground(self._last, now)
+
     def _take_off(self, reading: Reading | None, now: float) -> Orders:
         if self.taxis:
             self._enter(State.TAXIING, now)
             return (Order.TAXI,)
+        if self.needs_fence:
+            self._enter(State.FENCING, now)
+            return (Order.FENCE,)
         self.before = reading
         self._put_at = now
         self.timeline.mark("put", now)
@@ -588,7 +455,7 @@ class Flight:
         if self._done is not None:  # another flight, and ours may be either
             assert self._busy is not None
             if not self._busy_by_read or (self._stamps_move and self._done.stamp > self._busy.stamp):
-                self._ended = (self.timeline["busy"], self.timeline["done"])
+                self._ended = self.timeline.noted("busy", "done")
             self._forget_done()
         elif self.state is State.FLYING and not self._busy_by_read:
             self._busy_stamp = reading.stamp  # nothing but an alarm
@@ -678,13 +545,12 @@ class Flight:
 
     def _finish(self, now: float) -> Orders:
         self._enter(State.FINISHED, now)
-        return (Order.SETTLE,)
+        return _VERDICT
 
     def _finish_the_ended(self, now: float) -> Orders:
         """The record flies again, for somebody else: ours was the flight before."""
         assert self._ended is not None
-        for mark in self._ended:
-            self.timeline.restore(mark)
+        self.timeline.restore(self._ended)
         return self._finish(now)
 
     def _fail(
@@ -698,16 +564,15 @@ class Flight:
         self.timeline.error = self.error
         self._enter(State.FAILED, now)
         if not end:
-            return (Order.SETTLE,)
+            return _VERDICT
         # First FORGET: a put that is queued behind another client's would start with that Done.
-        return (Order.FORGET, Order.SETTLE) if over else (Order.FORGET, Order.PUT_DONE, Order.SETTLE)
+        return (Order.FORGET, Order.FINISH) if over else (Order.FORGET, Order.PUT_DONE, Order.FINISH)
 
     def _circumstances(self, now: float, *, at_once: bool) -> str:
         last = self._last or self._last_seen
         seen = "nothing" if last is None else f"{'Busy' if last.value else 'Done'}, stamp {last.stamp:.6f}"
         if last is not None and last.severity:
-            seen += f", alarm severity {last.severity} status {last.alarm}"
-            seen += " (LINK: the controller may never have got it)" if last.alarm == 14 else ""
+            seen += f", alarm severity {last.severity} {last.alarm}"
         if at_once:
             return f"; last seen: {seen}"
         waited = f"{now - self._kickoff_at:.3g} s after kickoff, {self.state.value} for {now - self._state_since:.3g} s"
@@ -723,6 +588,8 @@ class Flight:
             return [(since + options.start_timeout, self._no_connection)]
         if self.state is State.CLEARING:
             return [(since + options.start_timeout, self._not_cleared)] if options.when_busy == "reset" else []
+        if self.state is State.FENCING:
+            return [(since + options.start_timeout, self._not_fenced)]
         if self.state is State.SETTLING:
             return [(since + options.reset_settle, lambda now: self._take_off(self._last, now))]
         if not self.airborne:
@@ -756,6 +623,14 @@ class Flight:
             "does another client put Busy?",
         )
 
+    def _not_fenced(self, now: float) -> Orders:
+        return self._fail(
+            FlightTimeout,
+            now,
+            f"what this process put before was not served within start_timeout={self.options.start_timeout:g} s, so "
+            "Busy was not put: does a callback of another PV block, or are large arrays under way?",
+        )
+
     def _no_sign_of_life(self, now: float) -> Orders:
         return self._time_out(
             now,
@@ -772,7 +647,7 @@ class Flight:
     def _flight_timeout(self, now: float) -> Orders:
         return self._time_out(
             now,
-            f"not Done within {self.options.timeout_name}={self.options.flight_timeout:g} s of the put of Busy: "
+            f"not Done within {self._timeout_name}={self.options.flight_timeout:g} s of the put of Busy: "
             "does the controller run, and is that long enough?",
         )
 

@@ -15,11 +15,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
-from ophyd.status import StatusBase
-
-from .channel import ScalarReading
 from .deadlines import Alarm
 from .flight import Flight
+from .ports import CountChannel
 
 logger = logging.getLogger(__name__)
 
@@ -30,18 +28,15 @@ Watcher = Callable[..., Any]
 """Called with keywords, as bluesky's progress bars are; see `Progress.now`."""
 
 
-class Counter(Protocol):
-    """A line to what counts points."""
-
-    first: ScalarReading | None
-    latest: ScalarReading | None
+class Status(Protocol):
+    """What is watched: a status of ophyd, or its like."""
 
     @property
-    def host(self) -> str | None:
-        """Who serves it, where that is known."""
+    def done(self) -> bool:
+        """Whether it is."""
 
-    def close(self) -> None:
-        """Listen no more."""
+    def add_callback(self, callback: Callable[[Any], Any]) -> None:
+        """Call it when it is done."""
 
 
 class Progress:
@@ -68,7 +63,7 @@ class Progress:
         name: str,
         flight: Flight,
         later: Callable[[Callable[[], None]], object],
-        listen: Callable[[], Counter] | None,
+        listen: Callable[[], CountChannel] | None,
         expect: Callable[[], object],
         busy_host: Callable[[], str | None],
     ) -> None:
@@ -79,14 +74,14 @@ class Progress:
         self._expect = expect
         self._busy_host = busy_host
         self._target: float | None = None
-        self._counter: Counter | None = None
+        self._counter: CountChannel | None = None
         self._judged = True  # by its age
         self._count: float | None = None  # the latest that was told
         self._lock = threading.Lock()
-        self._watchers: list[tuple[StatusBase, Watcher]] = []
+        self._watchers: list[tuple[Status, Watcher]] = []
         self._alarm = Alarm(self._tell_later)
 
-    def watch(self, status: StatusBase, func: Watcher) -> None:
+    def watch(self, status: Status, func: Watcher) -> None:
         """Call `func` now, then now and then, and once more when the status is done."""
         func(**self.now())
         with self._lock:
@@ -160,7 +155,7 @@ class Progress:
         if watchers:
             self._alarm.set(time.monotonic() + INTERVAL)
 
-    def _end(self, status: StatusBase, func: Watcher) -> None:
+    def _end(self, status: Status, func: Watcher) -> None:
         with self._lock:
             known = (status, func) in self._watchers
         if known:  # else it failed before
@@ -168,14 +163,14 @@ class Progress:
             self._call(status, func, facts if "fraction" in facts else facts | {"fraction": 0.0})
             self._forget(status, func)
 
-    def _call(self, status: StatusBase, func: Watcher, facts: dict[str, Any]) -> None:
+    def _call(self, status: Status, func: Watcher, facts: dict[str, Any]) -> None:
         try:
             func(**facts)
         except Exception:
             logger.exception("%s: a watcher failed, and is told no more", self._name)
             self._forget(status, func)
 
-    def _forget(self, status: StatusBase, func: Watcher) -> None:
+    def _forget(self, status: Status, func: Watcher) -> None:
         with self._lock:
             if (status, func) in self._watchers:
                 self._watchers.remove((status, func))

@@ -10,23 +10,10 @@ from typing import Any, Literal
 import numpy as np
 from event_model import DataKey, PartialEventPage
 
-from .flight import BUSY, DONE, Reading
-
-__all__ = ["CollectError", "RaggedArrayError", "StaleArrayError"]
+from .errors import CollectError, RaggedArrayError, StaleArrayError
+from .ports import BUSY, DONE, Reading
 
 logger = logging.getLogger(__name__)
-
-
-class CollectError(RuntimeError):
-    """The arrays of a finished flight could not be had, or are not to be trusted."""
-
-
-class StaleArrayError(CollectError):
-    """An array is not the flight's: the controller has not written it, or another flight has."""
-
-
-class RaggedArrayError(CollectError):
-    """The arrays of one flight differ in length, or there are fewer points than were counted."""
 
 
 @dataclass(frozen=True)
