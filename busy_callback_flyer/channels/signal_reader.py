@@ -1,0 +1,155 @@
+"""What all channels by an ophyd signal need: fresh reads, puts that get through, and what a busy record says."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import ophyd
+from ophyd import EpicsSignal, EpicsSignalRO
+from ophyd.signal import EpicsSignalBase, Signal
+from ophyd.utils import DisconnectedError, ReadOnlyError
+
+# isort: split
+from epics import ca
+
+from ..engine.ports import BUSY, DONE, Put, Reading
+from ._private import read_pv
+from .choice import name_of
+from .epics import alarm_text
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_NAMES = ["Done", "Busy"]
+"""Of a busy record's values; those of a site count where they are known."""
+
+
+class Reader:
+    """Reads a signal afresh, with the stamp of that very read.
+
+    An EPICS signal that somebody monitors keeps the stamp of its latest event. So another one without monitor reads
+    it, which is made when the first is connected.
+
+    Parameters
+    ----------
+    signal : Signal
+    as_string : bool
+        Whether to read an enum or characters as a string.
+    """
+
+    def __init__(self, signal: Signal, *, as_string: bool = False) -> None:
+        self._signal = signal
+        self._as_string = as_string
+        self._afresh: Signal | None = None
+
+    def get(self) -> tuple[Any, float, dict[str, Any]]:
+        """Value, stamp and metadata; raises what the control layer raises."""
+        signal = self._signal
+        if not isinstance(signal, EpicsSignalBase):
+            return signal.get(as_string=self._as_string), signal.timestamp, signal.metadata
+        if self._afresh is None:
+            signal.wait_for_connection()
+            self._afresh = EpicsSignalRO(signal.pvname, name=f"{signal.name}_reader", auto_monitor=False)
+        value = self._afresh.get(as_string=self._as_string, use_monitor=False)
+        return value, self._afresh.timestamp, self._afresh.metadata
+
+
+class BusyReader:
+    """Reads a busy record, and makes a `Reading` of what a signal says.
+
+    Attributes
+    ----------
+    problem : str or None
+        Why the signal cannot be a busy record's, by what it said last.
+    """
+
+    def __init__(self, signal: Signal) -> None:
+        self.pv = name_of(signal)
+        self.is_epics = isinstance(signal, EpicsSignalBase)
+        self.problem: str | None = None
+        self._signal = signal
+        self._reader = Reader(signal)
+
+    def get(self) -> Reading | None:
+        """Ask the record itself; None where it cannot be had."""
+        if not self._signal.connected:  # ophyd would wait for it
+            return None
+        try:
+            return self.decode(*self._reader.get())
+        except Exception as error:  # each control layer has its own
+            logger.info("%s could not be read: %r", self.pv, error)
+            return None
+
+    def decode(self, value: Any, stamp: float | None, metadata: dict[str, Any]) -> Reading | None:
+        """Make a reading of it; None where the signal is not connected or, by then with a `problem`, of no use."""
+        if stamp is None or not self._signal.connected:  # its strings are known when it is
+            return None
+        names = list(self._signal.metadata.get("enum_strs") or ())
+        if isinstance(value, str):
+            if value in (names or DEFAULT_NAMES):
+                value = (names or DEFAULT_NAMES).index(value)
+            elif value in ("0", "1"):  # what a fake signal of strings says at first
+                value = int(value)
+        whole = isinstance(value, int | np.integer)
+        by_type = whole and len(names) in (1, 2)  # such a record can be put to 2 and more
+        by_value = not (names or self.is_epics) and (whole or isinstance(value, float)) and value in (DONE, BUSY)
+        if not (by_type or by_value):
+            what = f"it has {len(names)} states" if names else f"it says {value!r}"
+            self.problem = f"{self.pv} is no busy record: {what}, and a binary (busy or bo) is needed"
+            return None
+        self.problem = None
+        severity = int(metadata.get("severity") or 0)
+        return Reading(int(value), stamp, severity, alarm_text(severity, int(metadata.get("status") or 0)))
+
+
+def put_anew(signal: Signal, value: int, **how: Any) -> Signal:
+    """Put to a signal, or to a new one for the same PV; returns the one that took it.
+
+    ophyd misses that access came back with an IOC that was silent for too long: the signal stays read-only for good,
+    while libca and a new signal know better.
+
+    Raises
+    ------
+    ReadOnlyError
+        The PV is read-only indeed.
+    TimeoutError, DisconnectedError
+        It is not connected.
+    """
+    try:
+        signal.put(value, **how)
+    except ReadOnlyError:
+        if not isinstance(signal, EpicsSignal):
+            raise
+        signal = EpicsSignal(signal.pvname, signal.setpoint_pvname, name=signal.name)
+        signal.put(value, **how)
+    return signal
+
+
+def put_that_raised(error: Exception) -> Put:
+    """What became of a put that raised this."""
+    return Put.LOST if isinstance(error, TimeoutError | DisconnectedError) else Put.REFUSED
+
+
+def host_of(signal: Signal) -> str | None:
+    """Address of its server, where the control layer tells; pyepics does."""
+    pv = read_pv(signal)
+    if not getattr(pv, "connected", False):  # pyepics would wait for it
+        return None
+    host: str | None = getattr(pv, "host", None)
+    return host
+
+
+def wait_connected(signal: Signal, timeout: float | None) -> bool:
+    """Wait until a signal is connected; whether it is."""
+    try:
+        signal.wait_for_connection(timeout)
+    except TimeoutError:
+        return False
+    return True
+
+
+def join_channel_access() -> None:
+    """Let the calling thread use pyepics' channels: what a `Worker` for signals does first."""
+    if ophyd.get_cl().name == "pyepics":
+        ca.use_initial_context()

@@ -1,0 +1,387 @@
+"""Channels by any ophyd signal: other control layers, fake devices, soft signals.
+
+One worker thread a flyer carries everything, in order: news, puts and reads, which may block there. Nobody tells here
+what became of a put: its callback comes back in any case.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import ophyd
+from ophyd import EpicsSignalRO
+from ophyd.signal import EpicsSignalBase, Signal
+
+# isort: split
+from epics import dbr
+
+from ..engine.ports import ArrayReading, BusyListener, Put, PutAnswer, Reading, ValueReading
+from ..engine.worker import Worker
+from ._private import read_pv, reads_strings
+from .choice import name_of
+from .signal_reader import BusyReader, Reader, host_of, put_anew, put_that_raised, wait_connected
+
+logger = logging.getLogger(__name__)
+
+ANSWER_GRACE = 1.0
+"""Seconds that the answer to an earlier put-callback may need; a second one would block the circuit."""
+
+LENGTH_TRIES = 20
+"""How often an array is asked for whose length and NORD differ."""
+
+
+class _PutCallback:
+    """A put-callback, and who waits for it."""
+
+    def __init__(self, answer: PutAnswer) -> None:
+        self.back = threading.Event()
+        self._answers = [answer]
+
+    def tell(self, put: Put, text: str = "") -> None:
+        """Tell what became of it, once."""
+        self.back.set()
+        while self._answers:
+            self._answers.pop()(put, text)
+
+
+class SignalBusy:
+    """A channel to a busy record by an ophyd signal.
+
+    A signal's own subscribers hear the echo of its own puts, with the value asked for and the client's clock. So an
+    EPICS signal is listened to and read by further signals for the same PV, made once it is connected: a monitored
+    one for the events, and one without monitor for fresh reads. Of another signal what it says during our own put is
+    not heard; a read tells.
+
+    Parameters
+    ----------
+    signal : Signal
+        Of the busy record: Busy and Done are put to it.
+    worker : Worker
+        The thread in which it is put to and asked, and in which the listener is told.
+    listener : BusyListener
+    """
+
+    needs_fence = False
+    needs_ground_read = True
+
+    def __init__(self, signal: Signal, worker: Worker, listener: BusyListener) -> None:
+        self.pv = name_of(signal)
+        self.reading: Reading | None = None
+        self._worker = worker
+        self._listener = listener
+        self._signal = self._setpoint = signal
+        self._monitor: Signal | None = None
+        self._reader = BusyReader(signal)
+        self._ready = threading.Event()
+        self._closed = False
+        self._epoch = 0  # of the connection
+        self._putting = False
+        self._put_callback: _PutCallback | None = None  # the latest
+        signal.subscribe(self._metadata_changed, event_type=Signal.SUB_META, run=False)
+        self._worker.do(self._look)
+
+    @property
+    def problem(self) -> str | None:
+        """Why the PV that connected is of no use; None where it is of use."""
+        return self._reader.problem
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is connected and was looked at."""
+        return self._ready.is_set()
+
+    @property
+    def host(self) -> str | None:
+        """Address of the server, where the control layer tells."""
+        return host_of(self._signal)
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether the calling thread may wait for the worker's."""
+        return not self._worker.here
+
+    def wait_ready(self, timeout: float | None) -> bool:
+        """Wait until it is ready; whether it is."""
+        return self._ready.wait(timeout)
+
+    def close(self) -> None:
+        """Listen no more. Who waits for a put-callback hears that it is lost."""
+        self._closed = True
+        self._ready.clear()
+        self._signal.clear_sub(self._metadata_changed)
+        if self._monitor is not None:
+            self._monitor.clear_sub(self._value_changed)
+        if not self._worker.do(self._lose_put):
+            self._lose_put()
+
+    def begin(self) -> None:
+        """It listens all the time."""
+
+    def rest(self) -> None:
+        """It listens all the time."""
+
+    def fence(self, passed: Callable[[], None]) -> None:
+        """One thread puts everything, in order."""
+        passed()
+
+    def take_back(self, then: Callable[[], None]) -> None:
+        """Nothing can take back a put here."""
+        then()
+
+    def lend(self, call: Callable[[], None]) -> None:
+        """Run code of the user at once."""
+        call()
+
+    def put(self, value: int) -> None:
+        """Put without callback, and look: of an event that came while others were at it, nobody may have told."""
+        self._worker.do(partial(self._put, value))
+        self._worker.do(self._look_again)
+
+    def put_callback(self, value: int, answer: PutAnswer) -> None:
+        """Put with callback; `answer` is called when it is back, and hears of a loss, but not of a refusal."""
+        if not self._worker.do(partial(self._put_and_answer, value, answer)):
+            answer(Put.LOST, "it was closed")
+
+    def read(self, answer: Callable[[Reading | None], None]) -> None:
+        """Ask the record itself; `answer` gets what it says, None where it cannot be had."""
+        if not self._worker.do(lambda: answer(self._ask())):
+            answer(None)
+
+    # In the worker's thread
+
+    def _put(self, value: int, **how: Any) -> None:
+        self._putting = True
+        try:
+            self._setpoint = put_anew(self._setpoint, value, **how)
+        finally:
+            self._putting = False
+        if not self._reader.is_epics:  # no echo, but what it says now
+            self._look_again()
+
+    def _put_and_answer(self, value: int, answer: PutAnswer) -> None:
+        earlier = self._put_callback
+        if earlier is not None and not earlier.back.wait(ANSWER_GRACE):
+            answer(Put.REFUSED, "an earlier put-callback on this channel was never answered")
+            return
+        self._put_callback = put = _PutCallback(answer)
+
+        def called_back(**_: Any) -> None:
+            put.back.set()
+            self._worker.do(partial(put.tell, Put.UNTOLD))
+
+        try:
+            if self._reader.is_epics:
+                self._put(value, use_complete=True, callback=called_back)
+            else:
+                self._put(value)
+                called_back()
+        except Exception as error:  # each control layer has its own
+            put.tell(put_that_raised(error), str(error))
+
+    def _lose_put(self) -> None:
+        if self._put_callback is not None:
+            self._put_callback.tell(Put.LOST)
+
+    def _ask(self) -> Reading | None:
+        epoch = self._epoch
+        reading = self._reader.get()
+        return reading if epoch == self._epoch and self._signal.connected else None
+
+    def _look(self) -> None:
+        """Take up a connection: listen, and ask, as it may bring no event."""
+        if self._closed or not self._signal.connected:
+            return
+        if self._monitor is None:
+            self._monitor = self._signal
+            if self._reader.is_epics:
+                self._monitor = EpicsSignalRO(self.pv, name=f"{self._signal.name}_monitor", auto_monitor=True)
+            self._monitor.subscribe(self._value_changed, run=False)
+        if self.reading is None:
+            self._look_again()
+
+    def _look_again(self) -> None:
+        self._event(self._ask())
+
+    def _event(self, reading: Reading | None) -> None:
+        if self._closed or (reading is not None and reading == self.reading):  # a new subscription may tell twice
+            return
+        if reading is None:
+            if self.problem is not None:
+                self._ready.set()
+                self._listener.unusable(self.problem)
+            return
+        first, self.reading = self.reading is None, reading
+        if first:
+            self._ready.set()
+            self._listener.connected(reading)
+        else:
+            self._listener.record_says(reading)
+
+    def _lost(self) -> None:
+        self._epoch += 1
+        self._ready.clear()
+        self.reading = self._reader.problem = None
+        if not self._closed:
+            self._listener.connection_lost()
+        self._lose_put()
+
+    # In whatever thread the control layer chooses
+
+    def _value_changed(self, value: Any = None, timestamp: float | None = None, **metadata: Any) -> None:
+        if not (self._putting and self._worker.here):  # else it is an echo
+            self._worker.do(lambda: self._event(self._reader.decode(value, timestamp, metadata)))
+
+    def _metadata_changed(self, connected: bool = True, **_: Any) -> None:
+        if connected:
+            self._worker.do(self._look)
+        elif self._ready.is_set() or self.reading is not None:
+            self._worker.do(self._lost)
+
+
+class SignalArray:
+    """A channel to an array by an ophyd signal.
+
+    Parameters
+    ----------
+    signal : Signal
+        Of the array.
+    worker : Worker
+        The thread in which it is asked, and the answer given.
+    nord : Signal, optional
+        How many elements it holds. A check: where somebody else monitors an array, pyepics asks for no more elements
+        than its latest event had.
+    """
+
+    def __init__(self, signal: Signal, worker: Worker, nord: Signal | None = None) -> None:
+        self.problem: str | None = None
+        self.pv = name_of(signal)
+        self._worker = worker
+        self._signal = signal
+        self._reader = Reader(signal)
+        self._nord = nord if isinstance(signal, EpicsSignalBase) else None
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is connected."""
+        return bool(self._signal.connected)
+
+    @property
+    def host(self) -> str | None:
+        """Address of the server, where the control layer tells."""
+        return host_of(self._signal)
+
+    @property
+    def dtype(self) -> np.dtype[Any] | None:
+        """Type of the elements; None while it is not connected."""
+        try:
+            return self._ask().values.dtype
+        except Exception as error:  # each control layer has its own
+            logger.info("%s could not be read: %r", self.pv, error)
+            return None
+
+    @property
+    def size(self) -> int:
+        """Most elements that the array can have: those that it has now, where nobody tells."""
+        return int(getattr(read_pv(self._signal), "nelm", None) or len(self._ask().values))
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Source, and as its record has them units, precision and control limits."""
+        return dict(self._signal.describe()[self._signal.name])
+
+    def wait_ready(self, timeout: float | None) -> bool:
+        """Wait until it is connected and was looked at; whether it is."""
+        return wait_connected(self._signal, timeout) and (self.dtype is not None or self.problem is not None)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def fetch(self, answer: Callable[[ArrayReading | str], None]) -> None:
+        """Ask for the array; `answer` gets it in the worker's thread, or a sentence why it could not be had."""
+        self._worker.ask(self._ask, answer)
+
+    def _ask(self) -> ArrayReading:
+        for _ in range(LENGTH_TRIES):
+            value, stamp, _ = self._reader.get()
+            values = np.atleast_1d(np.array(value, self._own_dtype()))
+            if self._nord is None or len(values) == self._nord.get(use_monitor=False):
+                break
+        else:
+            raise ValueError(f"{self.pv} came with {len(values)} elements, and NORD says otherwise")
+        if values.ndim != 1 or values.dtype.kind not in "iuf":
+            self.problem = f"{self.pv} holds {values.dtype}, and numbers are needed"
+            raise ValueError(self.problem)
+        self.problem = None
+        return ArrayReading(values, float(stamp))
+
+    def _own_dtype(self) -> np.dtype[Any] | None:
+        """The PV's, where pyepics tells: of a single element it makes a number of Python's own."""
+        field_type = getattr(read_pv(self._signal), "ftype", None)
+        if field_type is None or ophyd.get_cl().name != "pyepics":
+            return None
+        native = dbr.native_type(field_type)
+        return None if native in (dbr.STRING, dbr.ENUM) else np.dtype(dbr.Map[native])
+
+
+class SignalValue:
+    """A channel to a value that is read once a flight, by an ophyd signal.
+
+    Parameters
+    ----------
+    signal : Signal
+        Of the value; ophyd reads and describes it.
+    worker : Worker
+        The thread in which it is asked, and the answer given.
+    """
+
+    def __init__(self, signal: Signal, worker: Worker) -> None:
+        self.pv = name_of(signal)
+        self._signal = signal
+        self._worker = worker
+        self._reader = Reader(signal, as_string=reads_strings(signal))
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """ophyd's own."""
+        return dict(self._signal.describe()[self._signal.name])
+
+    def fetch(self, answer: Callable[[ValueReading | str], None]) -> None:
+        """Ask for it; `answer` gets it in the worker's thread, or a sentence why it could not be had."""
+        self._worker.ask(self._ask, answer)
+
+    def _ask(self) -> ValueReading:
+        value, stamp, _ = self._reader.get()
+        return ValueReading(value, stamp)
+
+
+class SignalCount:
+    """A channel to a number that is watched while it counts, by an ophyd signal.
+
+    ophyd goes on monitoring the PV when the channel is closed.
+    """
+
+    first: ValueReading | None = None
+    latest: ValueReading | None = None
+
+    def __init__(self, signal: Signal) -> None:
+        self._signal = signal
+        signal.subscribe(self._value_changed)
+
+    @property
+    def host(self) -> str | None:
+        """Address of the server, where the control layer tells."""
+        return host_of(self._signal)
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._signal.clear_sub(self._value_changed)
+
+    def _value_changed(self, value: Any = None, timestamp: float | None = None, **_: Any) -> None:
+        if timestamp is not None:
+            self.latest = ValueReading(value, timestamp)
+            self.first = self.first or self.latest
