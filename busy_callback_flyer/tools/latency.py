@@ -1,6 +1,6 @@
 """How long after the IOC's stamp of Done a client knows, by each way of waiting, at any busy PV.
 
-Each way is a program of its own (``waiting.py``), so that none is in another's way. They take
+Each way is a program of its own (``ways.py``), so that none is in another's way. They take
 turns, a block of flights each, in random order: whatever else the machine and the network do
 hits all alike. The first flights of a block are not counted. After every flight the record is
 read: a client that knew while it was Busy was too early, and the stamp is that of Done.
@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from .flight import BUSY, DONE
-from .waiting import name_in_words
+from ..engine.ports import BUSY, DONE
+from .ways import name_in_words
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -204,8 +204,8 @@ class Measurement:
 
 
 def programs(ways: Iterable[str], pv: str, timeout: float) -> dict[str, list[str]]:
-    """Commands of the package's own ways (`waiting.WAYS`), by their names in words."""
-    python = [sys.executable, "-m", "busy_callback_flyer.waiting"]
+    """Commands of the package's own ways (`ways.WAYS`), by their names in words."""
+    python = [sys.executable, "-m", "busy_callback_flyer.tools.ways"]
     return {name_in_words(way): [*python, way, pv, str(timeout)] for way in ways}
 
 
@@ -229,7 +229,7 @@ def measure(
     record : BusyPV
         Where to fly.
     ways : mapping
-        The command of each program that waits, see ``waiting.py``, by its name.
+        The command of each program that waits, see ``ways.py``, by its name.
     flights : int
         Of each way that count.
     blocks : int

@@ -17,17 +17,17 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from .flight import STEPS
-from .ioc import EmbeddedIOC
+from ..engine.timeline import STEPS
+from ..ioc import EmbeddedIOC
 from .tiled_server import TiledServer
 
 if TYPE_CHECKING:
     from bluesky import RunEngine
 
-    from .callbacks import Consumer
-    from .flight import Timeline
-    from .flyer import BusyFlyer
-    from .status import FlightStatus
+    from ..callbacks import Consumer
+    from ..devices.flyer import BusyFlyer
+    from ..devices.status import FlightStatus
+    from ..engine.timeline import Timeline
 
 PREFIX = "prj:"
 MOST_ROWS = 24
@@ -67,8 +67,8 @@ def run(*, points: int, duration: float, flights: int, plot: Path, live: bool = 
     os.environ.update(ioc.client_environment)
     console.print(f"An EPICS IOC runs on 127.0.0.1:{ioc.port}: {PREFIX}mybusy, its arrays, its controller.")
 
-    from .flyer import BusyFlyer
-    from .polling import PollingFlyer
+    from ..devices.flyer import BusyFlyer
+    from ..devices.polling import PollingFlyer
 
     flyers: list[BusyFlyer] = []
     for kind in (BusyFlyer, PollingFlyer):
@@ -195,7 +195,7 @@ class _Catalog:
             from bluesky_tiled_plugins import TiledWriter
             from tiled.client import from_uri
 
-            from .callbacks import PointTimes
+            from ..callbacks import PointTimes
 
             self._client = from_uri(self._server.uri)
             self.writer = PointTimes(TiledWriter(self._client), "ifly_xArr")
@@ -235,7 +235,7 @@ class _Picture:
             mpl.use("Agg")
         import matplotlib.pyplot as plt
 
-        from .callbacks import PagePlot
+        from ..callbacks import PagePlot
 
         self._live = live
         self._pyplot = plt

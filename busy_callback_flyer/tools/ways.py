@@ -1,6 +1,6 @@
 """Ways of waiting for Done, each measured as a program of its own: see ``latency.py``.
 
-``python -m busy_callback_flyer.waiting WAY PV TIMEOUT`` connects, and says in a line of JSON what
+``python -m busy_callback_flyer.tools.ways WAY PV TIMEOUT`` connects, and says in a line of JSON what
 it runs on. For each line of its standard input it flies once, in a RunEngine, and answers with a
 line of JSON: times of its clock, in seconds of the POSIX epoch (`Way`). It ends with its input.
 """
@@ -22,12 +22,12 @@ import bluesky.plan_stubs as bps
 from bluesky import RunEngine
 from bluesky.protocols import Status
 
-from .flight import BUSY, DONE
+from ..engine.ports import BUSY, DONE
 
 if TYPE_CHECKING:
     from bluesky.utils import MsgGenerator
 
-    from .polling import PollingFlyer
+    from ..devices.polling import PollingFlyer
 
 __all__ = ["WAYS", "Way", "make_way", "name_in_words", "serve"]
 
@@ -108,9 +108,9 @@ class _Flight:
 
 def pyepics_in_words() -> str:
     """The versions of pyepics and of the libca that it loaded."""
-    from . import libca
+    from ..channels.ca.library import library
 
-    file = Path(libca.library()._name)
+    file = Path(library()._name)
     owner = next((name for name in ("epicscorelibs", "epics") if name in file.parts), None)
     owned = {"epicscorelibs": "libca of epicscorelibs", "epics": "its own libca", None: file.name}[owner]
     return f"pyepics {version('pyepics')} on {owned}" + (f" {version(owner)}" if owner == "epicscorelibs" else "")
@@ -281,7 +281,7 @@ def make_way(way: str, pv: str, timeout: float) -> Way:
         flyer = _polling_flyer(pv, **options)
         flyer.poll_sleep_interval_s = _polled(way)[1] / 1000
         return ByFlyer(flyer)
-    from .flyer import make_flyer
+    from ..devices.make import make_flyer
 
     events = "ophyd" if way == "ophyd" else "direct"
     return ByFlyer(make_flyer("flyer", busy=pv, arrays={}, events=events, **options))
@@ -290,8 +290,8 @@ def make_way(way: str, pv: str, timeout: float) -> Way:
 def _polling_flyer(pv: str, **options: Any) -> PollingFlyer:
     from ophyd import Component
 
-    from .polling import PollingFlyer
-    from .records import BusyRecord
+    from ..devices.polling import PollingFlyer
+    from ..devices.records import BusyRecord
 
     class Bare(PollingFlyer):
         busy = Component(BusyRecord, pv, kind="config")

@@ -20,11 +20,14 @@ from ophyd.signal import EpicsSignalBase
 # isort: split
 import epics
 
-from .arrays import column_names
-from .channel import state_of
-from .flight import BUSY, EPICS_EPOCH, FlightError, Timeline
-from .flyer import BusyFlyer
-from .taxi import TaxiFlyer
+from ..channels.choice import state_of
+from ..channels.epics import EPICS_EPOCH
+from ..devices.flyer import BusyFlyer
+from ..devices.taxi import TaxiFlyer
+from ..devices.wiring import column_names
+from ..engine.errors import FlightError
+from ..engine.ports import BUSY
+from ..engine.timeline import Timeline
 
 __all__ = ["Finding", "Mark", "Report", "check"]
 

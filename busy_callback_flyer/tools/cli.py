@@ -152,7 +152,7 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _ioc(arguments: argparse.Namespace) -> int:
-    from .ioc import EmbeddedIOC
+    from ..ioc import EmbeddedIOC
 
     with EmbeddedIOC(arguments.prefix, nelm=arguments.nelm, controller=not arguments.no_controller) as ioc:
         print(f"IOC on 127.0.0.1:{ioc.port}, process {ioc.pid}. Its PVs:\n")
@@ -170,7 +170,7 @@ def _ioc(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     from .check import check
-    from .flyer import make_flyer
+    from ..devices.make import make_flyer
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # lands, as by Ctrl-C
     columns = [f"c{number}_" + re.sub(r"\W", "_", name) for number, name in enumerate(arguments.arrays, start=1)]
@@ -253,7 +253,7 @@ def _agreed() -> bool:
 
 
 def _controller(arguments: argparse.Namespace) -> int:
-    from .ioc.ca_controller import run
+    from ..ioc.ca_controller import run
 
     def connected() -> None:
         print(f"Flies whenever {arguments.prefix}mybusy goes Busy. Ctrl-C stops it.", flush=True)
