@@ -16,7 +16,7 @@ from busy_callback_flyer.callbacks import PointTimes
 from busy_callback_flyer.plans import fly, recover
 from busy_callback_flyer.tiled_server import TiledServer
 
-from .faults.interruptions import until
+from ..faults.interruptions import until
 
 # isort: split
 import psutil

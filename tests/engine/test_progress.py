@@ -25,8 +25,8 @@ from busy_callback_flyer.status import FlightStatus
 # isort: split
 import epics
 
-from .conftest import PREFIX
-from .faults.interruptions import until
+from ..conftest import PREFIX
+from ..faults.interruptions import until
 
 TIMEOUT = 20.0
 KERNEL_TIMEOUT = 60

@@ -25,8 +25,8 @@ from busy_callback_flyer.channel import ArraySignal, BusySignal, Worker, why_not
 from busy_callback_flyer.flight import BUSY, DONE, Reading
 from busy_callback_flyer.ioc import EmbeddedIOC
 
-from .conftest import PREFIX, look
-from .test_channel import Listener, in_thread
+from ..conftest import PREFIX, look
+from .test_ca import Listener, in_thread
 
 TIMEOUT = 20.0
 BUSY_PV = f"{PREFIX}mybusy"

@@ -19,7 +19,7 @@ from ophyd import EpicsSignalRO
 
 from busy_callback_flyer.ioc import EmbeddedIOC
 
-from .conftest import look
+from ..conftest import look
 
 TIMEOUT = 60.0
 COMMAND = str(Path(sys.executable).with_name("busy-flyer"))

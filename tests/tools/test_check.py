@@ -22,7 +22,7 @@ from busy_callback_flyer.cli import main
 # isort: split
 import epics
 
-from .conftest import PREFIX, free_ports, look
+from ..conftest import PREFIX, free_ports, look
 
 OWN = f"{PREFIX}own"
 """Nobody acts on it."""
