@@ -80,7 +80,7 @@ def _fly(run_engine: RunEngine, way: Way, timeout: float) -> dict[str, float]:
     def plan() -> MsgGenerator[None]:
         flight = _Flight(way, finished)
         yield from bps.trigger(flight, group="flight")
-        yield from bps.wait("flight", timeout=timeout)
+        yield from bps.wait("flight", timeout=timeout + 1.0)  # a flyer that gives up in time tells more
         times["next"] = time.time()
 
     run_engine(plan())

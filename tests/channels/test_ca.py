@@ -15,7 +15,7 @@ from busy_callback_flyer.channel import ArrayChannel, ArrayReading, BusyChannel
 from busy_callback_flyer.flight import BUSY, DONE, PUT_DISCONNECTED, PUT_NORMAL, Reading
 from busy_callback_flyer.libca import status_text
 
-from .conftest import PREFIX, look
+from ..conftest import PREFIX, look
 
 TIMEOUT = 20.0
 BUSY_PV = f"{PREFIX}mybusy"

@@ -23,7 +23,7 @@ from busy_callback_flyer.waiting import WAYS, make_way, name_in_words
 # isort: split
 import epics
 
-from .conftest import PREFIX, look
+from ..conftest import PREFIX, look
 
 BUSY = f"{PREFIX}mybusy"
 OWN = f"{PREFIX}own"

@@ -28,8 +28,8 @@ from busy_callback_flyer.flight import Timeline
 # isort: split
 import epics
 
-from .conftest import PREFIX, look
-from .faults.interruptions import until
+from ..conftest import PREFIX, look
+from ..faults.interruptions import until
 
 BUSY, TAXI = f"{PREFIX}own", f"{PREFIX}second"
 TIMEOUT = 20.0

@@ -818,8 +818,6 @@ def check_message(error: FlightError | None) -> None:
 
 
 PROFILE = settings(
-    max_examples=1500,
-    stateful_step_count=50,
     deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),
@@ -828,22 +826,21 @@ PROFILE = settings(
 SEEN = ("finished", "finished after rejoining", "taxis", *(kind.__name__ for kind in FlightError.__subclasses__()))
 
 
-def fly_every_order(profile: settings, steps: int) -> None:
+@pytest.mark.timeout(3600)  # a failure is made small before it is shown, which takes its time
+@pytest.mark.parametrize(
+    ("examples", "length", "steps", "of_each"),
+    [
+        (500, 50, 7_000, 0),  # too few for the rarest
+        pytest.param(1_500, 50, 20_000, 10, marks=pytest.mark.slow),
+        pytest.param(2_500, 60, 100_000, 10, marks=pytest.mark.slow),
+    ],
+)
+def test_every_order_of_events(examples: int, length: int, steps: int, of_each: int) -> None:
     TALLY.clear()
+    profile = settings(PROFILE, max_examples=examples, stateful_step_count=length)
     run_state_machine_as_test(EveryOrder, settings=profile)
     assert TALLY["steps"] >= steps, TALLY
-    assert not [verdict for verdict in SEEN if TALLY[verdict] < 10], f"hardly any of these came about: {TALLY}"
-
-
-@pytest.mark.timeout(900)  # a failure is made small before it is shown, which takes its time
-def test_every_order_of_events() -> None:
-    fly_every_order(PROFILE, 20_000)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_many_more_orders_of_events() -> None:
-    fly_every_order(settings(PROFILE, max_examples=2_500, stateful_step_count=60), 100_000)
+    assert not [verdict for verdict in SEEN if TALLY[verdict] < of_each], f"hardly any of these came about: {TALLY}"
 
 
 # One ordinary flight, in every order that its news can take

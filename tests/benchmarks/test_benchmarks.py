@@ -15,7 +15,7 @@ from matplotlib.image import imread
 
 from benchmarks import report, results, tables
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def benchmark(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -19,7 +19,7 @@ from ophyd import Component, Device, EpicsSignal, EpicsSignalRO
 import busy_callback_flyer.tutorial
 from busy_callback_flyer import BusyFlyer, BusyRecord, Waveform
 
-from .conftest import PREFIX
+from ..conftest import PREFIX
 
 Documents = list[tuple[str, dict[str, Any]]]
 

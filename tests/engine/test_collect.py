@@ -47,8 +47,8 @@ from busy_callback_flyer import (
 from busy_callback_flyer import make_flyer as make_flyer_by_names
 from busy_callback_flyer.arrays import _Round
 
-from .conftest import PREFIX, look
-from .faults.interruptions import HandFlyer, until
+from ..conftest import PREFIX, look
+from ..faults.interruptions import HandFlyer, until
 
 Documents = list[tuple[str, dict[str, Any]]]
 Controller = Callable[..., None]

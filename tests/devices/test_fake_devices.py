@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import logging
-import os
 import queue
-import subprocess
-import sys
-import textwrap
 import threading
-import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import epics
 import numpy as np
 import pytest
-from ophyd import Component, EpicsSignal, EpicsSignalRO, Signal
+from busy_callback_flyer.channel import BusySignal, Worker
+from busy_callback_flyer.flight import Reading
+from ophyd import Component, EpicsSignal, Signal
 from ophyd.sim import make_fake_device
 
-from busy_callback_flyer import BusyFlyer, FlightRefused, FlightTimeout, Waveform
-from busy_callback_flyer.channel import ArraySignal, BusySignal, Worker, why_not_direct
-from busy_callback_flyer.flight import BUSY, DONE, Reading
-from busy_callback_flyer.ioc import EmbeddedIOC
+from busy_callback_flyer import BusyFlyer, FlightRefused, FlightTimeout
 
-from .conftest import PREFIX, look
-from .test_channel import Listener, in_thread
+from ..conftest import PREFIX
+from .test_ca import Listener
 
 TIMEOUT = 20.0
 BUSY_PV = f"{PREFIX}mybusy"
@@ -145,23 +138,6 @@ def test_falls_back_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
     assert "FakeEpicsSignal" in record.message
 
 
-def test_why_not_direct() -> None:
-    assert why_not_direct([EpicsSignalRO(BUSY_PV, name="state")]) is None
-    assert "soft is a Signal" in str(why_not_direct([Signal(name="soft")]))
-    apart = EpicsSignal(BUSY_PV, f"{PREFIX}mytaxi", name="apart")
-    assert "another PV" in str(why_not_direct([apart]))
-
-
-def test_libca_that_cannot_be_had_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    from busy_callback_flyer import libca
-
-    def fail() -> None:
-        raise libca.Unavailable("there is none")
-
-    monkeypatch.setattr(libca, "library", fail)
-    assert why_not_direct([EpicsSignalRO(BUSY_PV, name="state")]) == "there is none"
-
-
 def test_why_libca_cannot_be_had_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its name is a private one, and pyepics may find none: a reason, and no error of another kind."""
     from busy_callback_flyer import libca
@@ -193,38 +169,9 @@ def test_events_can_be_changed_between_flights(make_flyer: MakeFlyer, controller
         flyer.kickoff()
 
 
-def test_the_echo_of_a_put_is_not_heard() -> None:
-    """A signal may tell its subscribers of what was asked for, whatever became of it."""
-
-    class Echo(Signal):
-        def put(self, value: int, **_: Any) -> None:
-            self._run_subs(sub_type=self.SUB_VALUE, old_value=0, value=value, timestamp=time.time())
-
-    class Deaf(BusyFlyer):
-        busy = Component(Echo, value=0)
-        tArr = xArr = yArr = None  # noqa: N815
-
-    with pytest.raises(FlightRefused, match="no trace"):
-        Deaf(name="deaf", events="ophyd", time_array=None).kickoff().wait(TIMEOUT)
-
-
 @pytest.fixture
 def listener() -> Listener:
     return Listener()
-
-
-def test_a_closed_line_tells_nothing(listener: Listener) -> None:
-    signal, worker = Signal(name="state", value=0), Worker("test")
-    line = BusySignal(signal, worker, listener)
-    assert line.wait_ready(TIMEOUT)
-    signal.put(1)
-    worker.wait(TIMEOUT)
-    assert [listener.next()[0] for _ in range(2)] == ["connected", "says"]
-    line.close()
-    signal.put(0)
-    worker.wait(TIMEOUT)
-    assert listener.heard.empty()
-    worker.stop(TIMEOUT)
 
 
 # The traps of an EPICS signal
@@ -250,80 +197,6 @@ def says(listener: Listener, value: int) -> Reading:
         if reading.value == value:
             assert isinstance(reading, Reading)
             return reading
-
-
-def test_only_the_record_is_heard_and_no_echo(line: BusySignal, listener: Listener, controller: Controller) -> None:
-    """An echo bears the value that was asked for and the client's clock."""
-    controller(duration=60)
-    for value in (BUSY, DONE):
-        line.put(value)
-        reading = says(listener, value)
-        assert look(BUSY_PV)[0] == value
-        assert look(BUSY_PV)[1] == pytest.approx(reading.stamp, abs=2e-6)
-    assert listener.heard.empty()
-
-
-def test_a_read_brings_the_stamp_of_its_own_answer(line: BusySignal, controller: Controller) -> None:
-    """ophyd keeps that of the latest event where a signal is monitored; 0 while 0 moves it without one."""
-    answers: queue.Queue[Reading | None] = queue.Queue()
-    line._signal.subscribe(lambda **_: None)
-    epics.caput(BUSY_PV, 0, wait=True, timeout=TIMEOUT)
-    line.read(answers.put)
-    reading = answers.get(timeout=TIMEOUT)
-    assert reading is not None
-    assert look(BUSY_PV)[1] == pytest.approx(reading.stamp, abs=2e-6)
-
-
-def test_requests_block_nobody(line: BusySignal, listener: Listener, controller: Controller) -> None:
-    """They are made in the worker's thread, whoever asks."""
-    controller(duration=60)
-    for value in (BUSY, DONE):
-        in_thread(partial(line.put, value))
-        says(listener, value)
-
-
-def test_a_second_put_callback_is_not_sent_while_one_is_pending(line: BusySignal, controller: Controller) -> None:
-    controller(duration=60)
-    answers: queue.Queue[tuple[int | None, str]] = queue.Queue()
-    for _ in range(2):
-        line.put_callback(BUSY, lambda status, text: answers.put((status, text)))
-    status, text = answers.get(timeout=TIMEOUT)
-    assert status == 160
-    assert "never answered" in text
-    line.put(DONE)
-    assert answers.get(timeout=TIMEOUT) == (None, "")
-
-
-@pytest.mark.parametrize(("record", "what"), [("duration", "it says"), ("fault", "it has 8 states")])
-def test_what_is_no_binary_is_unusable(record: str, what: str, listener: Listener) -> None:
-    worker = Worker("test")
-    line = BusySignal(EpicsSignal(f"{PREFIX}{record}", name="wrong"), worker, listener)
-    kind, problem = listener.next()
-    assert kind == "unusable"
-    assert problem == line.problem
-    assert what in problem
-    line.close()
-    worker.stop(TIMEOUT)
-
-
-def test_an_array_that_is_monitored_comes_whole(controller: Controller) -> None:
-    """pyepics asks for no more elements than its latest event had."""
-    pv = f"{PREFIX}x_array"
-    epics.caput(pv, [1.0], wait=True, timeout=TIMEOUT)
-    monitored = EpicsSignalRO(pv, name="monitored", auto_monitor=True)
-    monitored.wait_for_connection(timeout=TIMEOUT)
-    array = Waveform(pv, name="array")
-    array.wait_for_connection(timeout=TIMEOUT)
-    worker = Worker("test")
-    line = ArraySignal(array.wave, worker, array.number_read)
-    answers: queue.Queue[Any] = queue.Queue()
-    for length in (3, 11, 2, 50):
-        epics.caput(pv, list(range(length)), wait=True, timeout=TIMEOUT)
-        line.fetch(answers.put)
-        answer = answers.get(timeout=TIMEOUT)
-        assert answer.values.tolist() == list(range(length))
-        assert answer.stamp == pytest.approx(look(pv)[1], abs=2e-6)
-    worker.stop(TIMEOUT)
 
 
 def test_a_flyer_whose_signals_somebody_watches(make_flyer: MakeFlyer, controller: Controller) -> None:
@@ -359,36 +232,3 @@ def test_soft_signals_fly() -> None:
     assert said.wait(TIMEOUT)
     flyer.busy.put(0)
     status.wait(TIMEOUT)
-
-
-CAPROTO = """
-import sys
-from busy_callback_flyer import BusyFlyer
-import ophyd
-assert ophyd.get_cl().name == "caproto"
-flyer = BusyFlyer("cl:", name="ifly", flight_timeout=20)
-flyer.wait_for_connection(timeout=20)
-flyer.when_busy = "fail"
-for _ in range(3):
-    flyer.kickoff().wait(20)
-    flyer.complete().wait(20)
-    (page,) = flyer.collect_pages()
-    print(len(page["time"]))
-"""
-
-
-def test_another_control_layer() -> None:
-    """The default falls back to ophyd's events; the same flights, the same arrays."""
-    pytest.importorskip("caproto", reason="ophyd's other control layer is not installed")
-    with EmbeddedIOC("cl:") as ioc:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("EPICS_")}
-        environment |= ioc.client_environment | {"OPHYD_CONTROL_LAYER": "caproto"}
-        done = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(CAPROTO)],
-            capture_output=True,
-            text=True,
-            timeout=90,
-            env=environment,
-        )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["51"] * 3

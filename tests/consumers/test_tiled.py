@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +18,8 @@ from busy_callback_flyer.callbacks import PointTimes
 from busy_callback_flyer.plans import fly, recover
 from busy_callback_flyer.tiled_server import TiledServer
 
-from .faults.interruptions import until
+from ..faults.interruptions import until
+from ..tools.test_cli import run
 
 # isort: split
 import psutil
@@ -135,3 +138,11 @@ def test_a_server_that_is_frozen_delays_no_flight(
         process.resume()
     assert in_hand == [False, True], "frozen before the arrays came, and when they were there"
     check_rows(client[uid]["ifly"], documents)
+
+
+def test_the_demo_writes_there(tmp_path: Path) -> None:
+    flight = ("--flights=1", "--points=7", "--duration=0.1")
+    done = run("demo", "--tiled", *flight, cwd=tmp_path, stdin=subprocess.DEVNULL, timeout=100.0)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Tiled has 2 runs. The first, read back, has its 7 points, at their own times:" in done.stdout
+    assert re.search(r"http://127\.0\.0\.1:\d+/ui/browse/[-0-9a-f]+\?api_key=\w+", done.stdout)

@@ -21,7 +21,7 @@ from bluesky.protocols import (
 from busy_callback_flyer import BusyFlyer, PollingFlyer, make_flyer
 from busy_callback_flyer.status import FlightStatus
 
-from .conftest import PREFIX
+from ..conftest import PREFIX
 
 KINDS = {
     "BusyFlyer": lambda: BusyFlyer(PREFIX, name="ifly"),

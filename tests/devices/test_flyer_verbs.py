@@ -27,8 +27,8 @@ from busy_callback_flyer import (
 )
 from busy_callback_flyer.flight import BUSY, DONE, Reading
 
-from .conftest import PREFIX, look
-from .faults.interruptions import until
+from ..conftest import PREFIX, look
+from ..faults.interruptions import until
 
 Controller = Callable[..., None]
 MakeFlyer = Callable[..., BusyFlyer]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import queue
-import re
 import threading
 import time
 from collections.abc import Callable
@@ -25,11 +24,10 @@ from busy_callback_flyer.status import FlightStatus
 # isort: split
 import epics
 
-from .conftest import PREFIX
-from .faults.interruptions import until
+from ..conftest import PREFIX
+from ..faults.interruptions import until
 
 TIMEOUT = 20.0
-KERNEL_TIMEOUT = 60
 BEFORE, BUSY_SEEN = Reading(0, 100.0), Reading(1, 110.0)
 
 Told = list[dict[str, Any]]
@@ -322,42 +320,6 @@ def test_the_run_engine_draws_a_bar(
     thread.join(TIMEOUT)
     assert "ifly: " in "".join(drawn)
     assert "points/s" in "".join(drawn)
-
-
-NOTEBOOK = """
-import bluesky.plans as bp
-from bluesky import RunEngine
-from bluesky.utils import ProgressBarManager
-from busy_callback_flyer import BusyFlyer
-
-RE = RunEngine()
-RE.waiting_hook = ProgressBarManager()
-ifly = BusyFlyer("prj:", name="ifly", expected_points=200)
-RE(bp.fly([ifly]))
-"""
-
-
-def test_a_bar_in_a_notebook(controller: Callable[..., None]) -> None:
-    """A real kernel, which sends what it draws to whoever shows the notebook."""
-    pytest.importorskip("ipykernel")
-    kernels = pytest.importorskip("jupyter_client.manager")
-    controller(npts=200, duration=2, fill=1)
-    shown: list[str] = []
-
-    def show(message: dict[str, Any]) -> None:
-        if message["msg_type"] in ("stream", "error"):
-            shown.append(message["content"].get("text") or "\n".join(message["content"]["traceback"]))
-
-    manager, client = kernels.start_new_kernel(kernel_name="python3", startup_timeout=KERNEL_TIMEOUT)
-    try:
-        assert client.ip == "127.0.0.1"
-        reply = client.execute_interactive(NOTEBOOK, output_hook=show, timeout=KERNEL_TIMEOUT)
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
-    text = "".join(shown)
-    assert reply["content"]["status"] == "ok", text
-    assert re.search(r"ifly: +\d+%\|.*points/s", text), text
 
 
 def test_a_watcher_that_hangs_delays_no_flight(make_flyer: Callable[..., Any], controller: Callable[..., None]) -> None:

@@ -13,7 +13,7 @@ from ophyd import Component, EpicsSignal
 
 from busy_callback_flyer import BusyFlyer, FlightAborted, FlightTimeout, PollingFlyer
 
-from .conftest import PREFIX, look
+from ..conftest import PREFIX, look
 
 TIMEOUT = 20.0
 BUSY_PV = f"{PREFIX}mybusy"

@@ -22,7 +22,7 @@ from busy_callback_flyer.cli import main
 # isort: split
 import epics
 
-from .conftest import PREFIX, free_ports, look
+from ..conftest import PREFIX, free_ports, look
 
 OWN = f"{PREFIX}own"
 """Nobody acts on it."""
@@ -96,7 +96,12 @@ def test_each_verb_of_a_flight_is_told(direct_flyer: BusyFlyer, controller: Call
         ({"arrays": {"x": f"{PREFIX}strings"}}, f"{PREFIX}strings", ("strings", "CHAR")),
         ({"busy": f"{PREFIX}npts"}, f"{PREFIX}npts", ("no busy record",)),
         ({"busy": f"{PREFIX}fault"}, f"{PREFIX}fault", ("no busy record", "states")),
-        ({"busy": f"{PREFIX}nowhere"}, f"{PREFIX}nowhere", ("not connected", "EPICS_CA_ADDR_LIST")),
+        pytest.param(
+            {"busy": f"{PREFIX}nowhere"},
+            f"{PREFIX}nowhere",
+            ("not connected", "EPICS_CA_ADDR_LIST"),
+            marks=pytest.mark.slow,
+        ),
         (
             {"busy": "no:busy", "arrays": {"x": "no:array"}},
             "no:busy, no:array",

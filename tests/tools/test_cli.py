@@ -19,7 +19,7 @@ from ophyd import EpicsSignalRO
 
 from busy_callback_flyer.ioc import EmbeddedIOC
 
-from .conftest import look
+from ..conftest import look
 
 TIMEOUT = 60.0
 COMMAND = str(Path(sys.executable).with_name("busy-flyer"))
@@ -79,16 +79,6 @@ def test_demo(tmp_path: Path) -> None:
     for word in ("ifly_xArr", "the record is Busy", "the record is Done", "PollingFlyer", "BusyFlyer"):
         assert word in done.stdout
     assert not re.search("warning|traceback|exception|error", done.stdout, re.IGNORECASE)
-
-
-@pytest.mark.timeout(300)  # the server needs 10 s to start, on a machine with little else to do
-def test_demo_with_tiled(tmp_path: Path) -> None:
-    pytest.importorskip("bluesky_tiled_plugins", reason="of the extra `tiled`")
-    flight = ("--flights=1", "--points=7", "--duration=0.1")
-    done = run("demo", "--tiled", *flight, cwd=tmp_path, stdin=subprocess.DEVNULL, timeout=100.0)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "Tiled has 2 runs. The first, read back, has its 7 points, at their own times:" in done.stdout
-    assert re.search(r"http://127\.0\.0\.1:\d+/ui/browse/[-0-9a-f]+\?api_key=\w+", done.stdout)
 
 
 def test_demo_without_a_display_is_not_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,7 +219,7 @@ def test_latency_tells_of_a_way_that_failed(ioc: EmbeddedIOC) -> None:
         (["ioc", "--nelm=-5"], "nelm"),
         (["ioc", "--prefix=a b"], "prefix"),
         (["controller", "nowhere:"], "nowhere:mybusy"),
-        (["latency", "nowhere:mybusy"], "nowhere:mybusy did not connect"),
+        pytest.param(["latency", "nowhere:mybusy"], "nowhere:mybusy did not connect", marks=pytest.mark.slow),
         (["latency", "prj:npts"], "prj:npts is no busy record"),
         (["latency", "prj:mybusy", "--ways", "telepathy"], "'telepathy' is no way of waiting"),
         (["latency", "prj:own", "--self-clear", "--length-pv", "prj:duration"], "exclude each other"),

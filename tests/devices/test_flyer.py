@@ -38,7 +38,7 @@ from busy_callback_flyer.channel import ArrayChannel, BusyChannel, PutAnswer
 from busy_callback_flyer.flight import PUT_NORMAL
 from busy_callback_flyer.ioc import EmbeddedIOC
 
-from .conftest import PREFIX, look
+from ..conftest import PREFIX, look
 
 Documents = list[tuple[str, dict[str, Any]]]
 Controller = Callable[..., None]
