@@ -238,10 +238,8 @@ class Flight:
 
     def fence_passed(self, now: float) -> Orders:
         """What this process put before was served."""
-        if self.state is not State.FENCING:
-            return _NOTHING
         self.needs_fence = False
-        return self._go_on(now)
+        return self._go_on(now) if self.state is State.FENCING else _NOTHING
 
     def taxi_failed(self, error: Exception, now: float) -> Orders:
         """The taxi that was ordered has failed: nothing is flown."""

@@ -29,6 +29,7 @@ import pytest
 from bluesky import RunEngine
 from bluesky.callbacks.best_effort import BestEffortCallback
 from bluesky.utils import FailedStatus, MsgGenerator
+from busy_callback_flyer.arrays import _Round
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays as numpy_arrays
@@ -45,7 +46,6 @@ from busy_callback_flyer import (
     Waveform,
 )
 from busy_callback_flyer import make_flyer as make_flyer_by_names
-from busy_callback_flyer.arrays import _Round
 
 from ..conftest import PREFIX, look
 from ..faults.interruptions import HandFlyer, until

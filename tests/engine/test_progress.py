@@ -13,13 +13,13 @@ import bluesky.plans as bp
 import pytest
 from bluesky import RunEngine
 from bluesky.utils import ProgressBarManager
-from ophyd import Component, Device, EpicsSignalRO, Signal
-
-from busy_callback_flyer import BusyFlyer, FlightTimeout, progress
 from busy_callback_flyer.channel import CountSignal, ScalarReading
 from busy_callback_flyer.flight import Flight, Reading
 from busy_callback_flyer.progress import INTERVAL, Progress
 from busy_callback_flyer.status import FlightStatus
+from ophyd import Component, Device, EpicsSignalRO, Signal
+
+from busy_callback_flyer import BusyFlyer, FlightTimeout, progress
 
 # isort: split
 import epics
