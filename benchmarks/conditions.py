@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from busy_callback_flyer.waiting import Way
+from busy_callback_flyer.tools.ways import Way
 
 STORM = 1000
 """PVs that change ten times a second each."""

@@ -48,7 +48,7 @@ def measure(quick: bool) -> dict[str, Any]:
     from tiled.client import from_uri
 
     from busy_callback_flyer import BusyFlyer
-    from busy_callback_flyer.tiled_server import TiledServer
+    from busy_callback_flyer.tools.tiled_server import TiledServer
 
     # isort: split
     import epics  # after ophyd, which chooses its libca

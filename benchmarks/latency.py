@@ -18,7 +18,7 @@ from .stage import BUSY, DURATION, PREFIX, in_words, start_ioc
 from .ways import FLOOR, c_client, command, installed, words
 
 if TYPE_CHECKING:
-    from busy_callback_flyer.latency import Measurement
+    from busy_callback_flyer.tools.latency import Measurement
 
 TIMEOUT = 10.0
 """Seconds; who needs longer for a flight is given up."""
@@ -45,8 +45,8 @@ LEFT_OUT_IF_QUICK = ("poll-5", "poll-10", "poll-100", "cache-10", "rust")
 def measure(quick: bool) -> dict[str, Any]:
     """Every way when nothing else goes on, and most of them under each condition."""
     start_ioc(records=records(PREFIX))
-    from busy_callback_flyer.latency import WARM_UP, BusyPV, LengthPV
-    from busy_callback_flyer.latency import measure as fly
+    from busy_callback_flyer.tools.latency import WARM_UP, BusyPV, LengthPV
+    from busy_callback_flyer.tools.latency import measure as fly
 
     conditions: dict[str, dict[str, Any]] = {}
     stolen: dict[str, float] = {}

@@ -1,6 +1,6 @@
 """A bluesky flyer that subscribes to a synApps busy record instead of polling it.
 
-What users import is here, loaded when it is first asked for: importing ophyd starts
+What users import is here. It is loaded when it is first asked for: importing ophyd starts
 Channel Access, which must not happen before its environment is set, nor ever in the
 process of the embedded IOC.
 """
@@ -12,12 +12,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .flight import FlightAborted, FlightError, FlightLost, FlightRefused, FlightTimeout
-    from .flyer import BusyFlyer, make_flyer
-    from .pages import CollectError, RaggedArrayError, StaleArrayError
-    from .polling import PollingFlyer
-    from .records import BusyRecord, BusyStatus, Waveform
-    from .taxi import TaxiFlyer
+    from .devices.flyer import BusyFlyer
+    from .devices.make import make_flyer
+    from .devices.polling import PollingFlyer
+    from .devices.records import BusyRecord, BusyStatus, Waveform
+    from .devices.status import FlightStatus
+    from .devices.taxi import TaxiFlyer
+    from .engine.errors import (
+        CollectError,
+        FlightAborted,
+        FlightError,
+        FlightLost,
+        FlightRefused,
+        FlightTimeout,
+        RaggedArrayError,
+        StaleArrayError,
+    )
+    from .engine.timeline import Timeline
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # silent unless somebody asks
 
@@ -30,24 +41,29 @@ __all__ = [
     "FlightError",
     "FlightLost",
     "FlightRefused",
+    "FlightStatus",
     "FlightTimeout",
     "PollingFlyer",
     "RaggedArrayError",
     "StaleArrayError",
     "TaxiFlyer",
+    "Timeline",
     "Waveform",
     "make_flyer",
 ]
 
-_ROOMS = {
-    "flight": ("FlightAborted", "FlightError", "FlightLost", "FlightRefused", "FlightTimeout"),
-    "flyer": ("BusyFlyer", "make_flyer"),
-    "pages": ("CollectError", "RaggedArrayError", "StaleArrayError"),
-    "polling": ("PollingFlyer",),
-    "records": ("BusyRecord", "BusyStatus", "Waveform"),
-    "taxi": ("TaxiFlyer",),
+_MODULES = {
+    "BusyFlyer": "devices.flyer",
+    "BusyRecord": "devices.records",
+    "BusyStatus": "devices.records",
+    "FlightStatus": "devices.status",
+    "PollingFlyer": "devices.polling",
+    "TaxiFlyer": "devices.taxi",
+    "Timeline": "engine.timeline",
+    "Waveform": "devices.records",
+    "make_flyer": "devices.make",
 }
-_HOMES = {name: room for room, names in _ROOMS.items() for name in names}
+"""Where they are; the errors are in ``engine.errors``."""
 
 
 def __getattr__(name: str) -> Any:
@@ -55,13 +71,13 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version(__name__)
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        home = import_module(f".{_HOMES[name]}", __name__)
+        module = import_module(f".{_MODULES.get(name, 'engine.errors')}", __name__)
     except AttributeError as error:  # of which Python would say no more than that there is no such name
         raise ImportError(f"{name} cannot be imported from {__name__}: {error}") from error
-    value = getattr(home, name)
+    value = getattr(module, name)
     globals()[name] = value  # found without us from now on
     return value
 

@@ -15,8 +15,8 @@ import bluesky.preprocessors as bpp
 from bluesky.protocols import Flyable, Stoppable
 from bluesky.utils import FailedStatus, Msg, MsgGenerator, RunEngineControlException, short_uid
 
-from .channel import name_of
-from .flyer import BusyFlyer
+from .channels.choice import name_of
+from .devices.flyer import BusyFlyer
 
 __all__ = ["fly", "recover"]
 

@@ -1,4 +1,4 @@
-"""One embedded IOC for the whole run of tests, and nothing else in reach.
+"""One embedded IOC for each process that runs tests, and nothing else in reach.
 
 libca reads its environment once, when it is loaded, and importing ophyd loads it: so the
 IOC is started before any test module is imported. It goes down when the interpreter exits,
@@ -10,16 +10,14 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import xdist
 
 from busy_callback_flyer.ioc import EmbeddedIOC
-from busy_callback_flyer.tiled_server import TiledServer
 
 if TYPE_CHECKING:
     from bluesky import RunEngine
@@ -31,25 +29,29 @@ PREFIX = "prj:"
 _ioc: EmbeddedIOC | None = None
 
 
-def pytest_sessionstart() -> None:
+def pytest_sessionstart(session: pytest.Session) -> None:
     global _ioc
+    if xdist.is_xdist_controller(session):
+        return  # it runs no test
     _ioc = EmbeddedIOC(PREFIX, databases=[Path(__file__).with_name("strange.db")])
     _ioc.start()
     for name in [name for name in os.environ if name.startswith(("EPICS_", "PYEPICS_", "OPHYD_"))]:
         del os.environ[name]
     os.environ.update(_ioc.client_environment)
-    os.environ.setdefault("TILED_RETRY_TIMEOUT", "2")  # seconds that a client waits for a server that is gone; 45
     import ophyd  # noqa: F401 - before epics: it chooses the libca that pyepics loads
 
 
-interrupted: dict[tuple[str, str], str] = {}
-"""What became of a flight in a plan, by interruption and plan; `tests/faults/test_interruptions.py` fills it."""
+INTERRUPTED = "interrupted"
+"""Property of a test: what became of a flight in a plan; `tests/faults/test_interruptions.py` records it."""
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if interrupted:
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    calls = [one for one in reports if isinstance(one, pytest.TestReport) and one.when == "call"]
+    outcomes: list[Any] = [value for one in calls for name, value in one.user_properties if name == INTERRUPTED]
+    if outcomes:
         terminalreporter.section("what became of interrupted flights: record, statuses, run, documents")
-        for (interruption, plan), outcome in interrupted.items():
+        for interruption, plan, outcome in outcomes:
             terminalreporter.write_line(f"{interruption:<28} {plan:<12} {outcome}")
 
 
@@ -95,24 +97,6 @@ def free_ports(count: int) -> list[int]:
         for one in ones:
             one.bind(("127.0.0.1", 0))
         return [one.getsockname()[1] for one in ones]
-
-
-def proxy_command(to: str, of: str) -> list[str]:
-    """That starts a proxy between two addresses."""
-    command = str(Path(sys.executable).with_name("bluesky-0MQ-proxy"))
-    usage = subprocess.run([command, "--help"], capture_output=True, text=True, timeout=60).stdout
-    if "--in-address" not in usage:
-        pytest.skip("the proxy of this bluesky takes ports alone, and would listen outside loopback")
-    return [command, "--in-address", f"tcp://{to}", "--out-address", f"tcp://{of}"]
-
-
-@pytest.fixture(scope="module")
-def proxy() -> Iterator[tuple[str, str]]:
-    """Where one publishes to, and where one listens."""
-    to, of = (f"127.0.0.1:{port}" for port in free_ports(2))
-    with subprocess.Popen(proxy_command(to, of), stdout=subprocess.DEVNULL) as process:
-        yield to, of
-        process.kill()
 
 
 @pytest.fixture
@@ -181,10 +165,3 @@ def fly(
         return list(documents)
 
     return fly_once
-
-
-@pytest.fixture(scope="session")
-def tiled_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TiledServer]:
-    """Each test leaves it running."""
-    with TiledServer(tmp_path_factory.mktemp("tiled")) as server:
-        yield server

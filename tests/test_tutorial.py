@@ -159,6 +159,7 @@ def test_every_step_is_shown(
     assert look(f"{PREFIX}mybusy")[0] == 0
 
 
+@pytest.mark.slow
 def test_the_walk_through_needs_nothing_and_says_nothing_on_stderr() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "busy_callback_flyer.tutorial"],

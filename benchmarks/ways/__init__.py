@@ -6,7 +6,7 @@ import importlib.util
 import sys
 from typing import NamedTuple
 
-from busy_callback_flyer.waiting import name_in_words
+from busy_callback_flyer.tools.ways import name_in_words
 
 
 class Peer(NamedTuple):

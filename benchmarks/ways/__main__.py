@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-from busy_callback_flyer.waiting import Way, make_way, serve
+from busy_callback_flyer.tools.ways import Way, make_way, serve
 
 from ..conditions import CONDITIONS
 from . import PEERS

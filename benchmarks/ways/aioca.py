@@ -13,7 +13,7 @@ os.environ["OPHYD_CONTROL_LAYER"] = "dummy"  # of ophyd we only need a status
 import aioca
 from bluesky.run_engine import call_in_bluesky_event_loop
 
-from busy_callback_flyer.waiting import CONNECT_TIMEOUT
+from busy_callback_flyer.tools.ways import CONNECT_TIMEOUT
 
 from .callback import ByCallback
 

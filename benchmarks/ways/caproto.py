@@ -11,7 +11,7 @@ os.environ["OPHYD_CONTROL_LAYER"] = "dummy"  # of ophyd we only need a status
 
 from caproto.threading.client import PV, Context
 
-from busy_callback_flyer.waiting import CONNECT_TIMEOUT
+from busy_callback_flyer.tools.ways import CONNECT_TIMEOUT
 
 from .callback import ByCallback
 

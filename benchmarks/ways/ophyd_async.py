@@ -15,7 +15,7 @@ from bluesky.run_engine import call_in_bluesky_event_loop
 from ophyd_async.core import AsyncStatus, StrictEnum, observe_value
 from ophyd_async.epics.core import epics_signal_r, epics_signal_rw
 
-from busy_callback_flyer.waiting import CONNECT_TIMEOUT
+from busy_callback_flyer.tools.ways import CONNECT_TIMEOUT
 
 from . import aioca
 

@@ -10,7 +10,7 @@ import ophyd  # noqa: F401 - before epics: it chooses the libca that pyepics loa
 # isort: split
 import epics
 
-from busy_callback_flyer.waiting import CONNECT_TIMEOUT, pyepics_in_words
+from busy_callback_flyer.tools.ways import CONNECT_TIMEOUT, pyepics_in_words
 
 from .callback import ByCallback
 

@@ -9,7 +9,7 @@ os.environ["OPHYD_CONTROL_LAYER"] = "dummy"  # until it is replaced, so that lib
 
 from ophyd_epicsrs import use_epicsrs
 
-from busy_callback_flyer.waiting import BySubscription
+from busy_callback_flyer.tools.ways import BySubscription
 
 use_epicsrs()
 

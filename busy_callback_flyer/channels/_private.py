@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ophyd import Signal
+from ophyd import Device, Signal
+from ophyd.device import Staged
 
 
 def read_pv(signal: Signal) -> Any:
@@ -15,3 +17,21 @@ def read_pv(signal: Signal) -> Any:
 def reads_strings(signal: Signal) -> bool:
     """Whether the signal was made with ``string=True``."""
     return bool(getattr(signal, "_string", False))
+
+
+def is_staged(device: Device) -> bool:
+    """Whether it is staged, or about to be."""
+    return device._staged is not Staged.no
+
+
+def subscribers(device: Device, event: str) -> list[int]:
+    """Tokens of those who are subscribed to an event now."""
+    return list(device._callbacks[event])
+
+
+def tell(device: Device, event: str, tokens: Iterable[int], details: Mapping[str, Any]) -> None:
+    """Call these subscribers, but those who have unsubscribed since."""
+    for token in tokens:
+        callback = device._callbacks[event].get(token)
+        if callback is not None:
+            callback(**details)

@@ -68,6 +68,7 @@ class SignalBusy:
 
     needs_fence = False
     needs_ground_read = True
+    keeps_order = True
 
     def __init__(self, signal: Signal, worker: Worker, listener: BusyListener) -> None:
         self.pv = name_of(signal)
@@ -119,10 +120,7 @@ class SignalBusy:
         if not self._worker.do(self._lose_put):
             self._lose_put()
 
-    def begin(self) -> None:
-        """It listens all the time."""
-
-    def rest(self) -> None:
+    def begin(self, flying: Callable[[], bool]) -> None:
         """It listens all the time."""
 
     def fence(self, passed: Callable[[], None]) -> None:
@@ -132,6 +130,10 @@ class SignalBusy:
     def take_back(self, then: Callable[[], None]) -> None:
         """Nothing can take back a put here."""
         then()
+
+    def wait_sent(self, timeout: float) -> None:
+        """Wait until the worker did what was asked before; seconds, at most."""
+        self._worker.wait(timeout)
 
     def lend(self, call: Callable[[], None]) -> None:
         """Run code of the user at once."""

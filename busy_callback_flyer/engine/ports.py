@@ -114,6 +114,9 @@ class BusyChannel(Channel, Protocol):
     needs_ground_read: bool
     """Whether a read has to be sent ahead of the put, because its traces are all that tells what became of it."""
 
+    keeps_order: bool
+    """Whether a read is answered behind what the array channels of the same server were asked before."""
+
     @property
     def reading(self) -> Reading | None:
         """The latest news; None while the record is not connected."""
@@ -122,11 +125,8 @@ class BusyChannel(Channel, Protocol):
     def may_wait(self) -> bool:
         """Whether the calling thread may wait for something that this channel does in another thread."""
 
-    def begin(self) -> None:
-        """A flight begins; a channel without monitor starts to read again and again."""
-
-    def rest(self) -> None:
-        """The flight is over."""
+    def begin(self, flying: Callable[[], bool]) -> None:
+        """A flight begins. A channel without monitor reads again and again as long as `flying` says so."""
 
     def fence(self, passed: Callable[[], None]) -> None:
         """Call `passed` when everything was served that this process put before."""
@@ -142,6 +142,9 @@ class BusyChannel(Channel, Protocol):
 
     def read(self, answer: Callable[[Reading | None], None]) -> None:
         """Ask the record itself, behind what was asked before; `answer` gets None where it cannot be had."""
+
+    def wait_sent(self, timeout: float) -> None:
+        """Wait until what was asked before is sent, where the calling thread may; seconds, at most."""
 
     def lend(self, call: Callable[[], None]) -> None:
         """Run code of the user at once, in the thread that brought the news."""
@@ -160,7 +163,7 @@ class ArrayChannel(Channel, Protocol):
 
     @property
     def description(self) -> dict[str, Any]:
-        """``source``, and where they are known ``units``, ``precision``, ``lower_ctrl_limit`` and ``upper_ctrl_limit``."""
+        """``source``, and what is known of ``units``, ``precision``, ``lower_ctrl_limit`` and ``upper_ctrl_limit``."""
 
     def fetch(self, answer: Callable[[ArrayReading | str], None]) -> None:
         """Ask for the array; `answer` gets it, or a sentence why it could not be had."""

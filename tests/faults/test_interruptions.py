@@ -18,10 +18,13 @@ import pytest
 
 from busy_callback_flyer import PollingFlyer
 
-from ..conftest import PREFIX, interrupted, look
+from ..conftest import INTERRUPTED, PREFIX, look
 from .interruptions import PLANS, HandFlyer, Scene, documented, flies_well, interrupt, notices_failures_at_once, until
 
 DOCUMENTED = documented()
+Record = Callable[[str, object], None]
+
+
 IN_PROCESS = [
     pytest.param(
         *cell,
@@ -45,10 +48,10 @@ def scene(request: pytest.FixtureRequest, make_flyer: Callable[..., HandFlyer]) 
 
 
 @pytest.mark.parametrize(("interruption", "kind"), IN_PROCESS)
-def test_interrupted(scene: Scene, interruption: str, kind: str) -> None:
+def test_interrupted(scene: Scene, interruption: str, kind: str, record_property: Record) -> None:
     flies_well(scene, kind)
     outcome = interrupt(scene, kind, interruption)
-    interrupted[interruption, kind] = str(outcome)
+    record_property(INTERRUPTED, (interruption, kind, str(outcome)))
     assert str(outcome) == DOCUMENTED[interruption, kind]
     if outcome.record == "Busy":
         assert look(f"{PREFIX}own")[0] == 1
@@ -83,31 +86,23 @@ print(json.dumps(str(outcome)))
 """
 
 
-@pytest.fixture(scope="module")
-def programs() -> Iterator[dict[str, subprocess.Popen[str]]]:
-    """A process for each kind of plan, with an IOC to lose; at once, as most of the time is spent waiting."""
+SLOW_PLANS = [pytest.param(kind, marks=pytest.mark.slow) for kind in PLANS if kind != "plans.fly"]
+
+
+@pytest.mark.parametrize("kind", ["plans.fly", *SLOW_PLANS])
+def test_lost_ioc(kind: str, record_property: Record) -> None:
+    """In a process with an IOC to lose."""
     root = Path(__file__).parents[2]
-    started = {
-        kind: subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(root / "tests/strange.db"), kind],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=root,
-            env={name: value for name, value in os.environ.items() if not name.startswith("EPICS_")},
-        )
-        for kind in PLANS
-    }
-    yield started
-    for program in started.values():
-        program.kill()
-        program.communicate()
-
-
-@pytest.mark.parametrize("kind", PLANS)
-def test_lost_ioc(programs: dict[str, subprocess.Popen[str]], kind: str) -> None:
-    said, complaints = programs[kind].communicate(timeout=100)
-    assert programs[kind].returncode == 0, complaints
-    outcome = json.loads(said.splitlines()[-1])
-    interrupted["IOC lost", kind] = outcome
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(root / "tests/strange.db"), kind],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        cwd=root,
+        env={name: value for name, value in os.environ.items() if not name.startswith("EPICS_")},
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    outcome = json.loads(done.stdout.splitlines()[-1])
+    record_property(INTERRUPTED, ("IOC lost", kind, outcome))
     assert outcome == DOCUMENTED["IOC lost", kind]

@@ -184,6 +184,7 @@ def test_killed_and_restarted_in_flight(run: Run) -> None:
     assert again == "flies again"
 
 
+@pytest.mark.slow
 @by_events
 def test_killed_and_restarted_in_the_taxi(run: Run) -> None:
     said, again = run("""
@@ -215,6 +216,7 @@ def test_killed_and_restarted_in_the_taxi(run: Run) -> None:
     assert again == "flies again"
 
 
+@pytest.mark.slow
 @every_way
 def test_ended_in_order_and_restarted_in_flight(run: Run) -> None:
     said, again = run("""
@@ -233,6 +235,7 @@ def test_ended_in_order_and_restarted_in_flight(run: Run) -> None:
     assert again == "flies again"
 
 
+@pytest.mark.slow
 @every_way
 def test_restarted_between_flights(run: Run) -> None:
     assert run("""
@@ -302,6 +305,7 @@ def test_frozen_for_so_long_that_it_counts_as_lost(run: Run) -> None:
     ) == ["flies again"]
 
 
+@pytest.mark.slow
 @every_way
 def test_frozen_for_so_long_that_the_flight_is_over_when_it_is_back(run: Run) -> None:
     """Nobody saw it end: it may have been another's."""
@@ -385,6 +389,7 @@ def test_frozen_at_two_kickoffs(run: Run) -> None:
     assert again == "flies again"
 
 
+@pytest.mark.slow
 @by_events
 def test_away_at_kickoff_and_back_in_time(run: Run) -> None:
     assert run("""

@@ -719,6 +719,7 @@ def test_it_stops_in_order(ca_host: Host, number: signal.Signals, status: int, i
     assert ca_host.client(get, BUSY) == in_flight
 
 
+@pytest.mark.slow
 def test_it_survives_a_restart_of_the_ioc(ca_host: Host) -> None:
     ca_host.client(begin, {"duration": HOURS})
     ca_host.ioc.kill()

@@ -110,6 +110,7 @@ def test_it_listens_on_loopback_only(rows_ioc: EmbeddedIOC) -> None:
     assert all(address[1] >= 32768 for address in udp - served)
 
 
+@pytest.mark.slow
 def test_kill_and_restart_on_the_same_port() -> None:
     with EmbeddedIOC("a:", controller=False) as ioc, client_of(ioc) as client:
         client.put_and_wait("a:x_array", [1.0, 2.0])

@@ -1,0 +1,518 @@
+"""BusyFlyer: bluesky's verbs and ophyd's components around a flight driver and a collector."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from event_model import PartialEventPage
+from ophyd import Component, Device, Signal
+
+from ..channels import _private
+from ..channels.choice import join_control_layer, name_of, state_of
+from ..engine.errors import FlightRefused
+from ..engine.flight import Flight
+from ..engine.options import OPTIONS, FlyerOptions, Options, numpydoc, signature
+from ..engine.progress import Progress
+from ..engine.replay import Replay
+from ..engine.timeline import Timeline
+from ..engine.worker import Worker
+from . import one_flight
+from .configured import Configured, DeviceArguments
+from .one_flight import OneFlight
+from .records import BusyRecord, Waveform
+from .status import FlightStatus
+from .wiring import OpenBusy, Wiring, column_names, open_busy
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+logger = logging.getLogger(__name__)
+
+# Seconds, or in newer versions of ophyd a stand-in for `Device.connection_timeout`.
+_DEFAULT_TIMEOUT = inspect.signature(Device.wait_for_connection).parameters["timeout"].default
+
+COLLECT_TIMEOUT = 5.0
+"""Seconds that collect waits for arrays under way, where nobody waited for `complete` before."""
+
+STOP_TIMEOUT = 0.2
+"""Seconds that stop waits for the put of Done to go out, and for the statuses to fail."""
+
+CLOSE_TIMEOUT = 2.0
+"""Seconds that subscribers and watchers may need, where the flyer is destroyed."""
+
+
+class FlyerArguments(FlyerOptions, DeviceArguments, total=False):
+    """Keyword arguments of `BusyFlyer`."""
+
+
+class BusyFlyer(Configured):
+    """A flyer for fly scans that an external controller runs while a busy record is Busy.
+
+    It has no thread of its own: the monitor event of the Busy→Done transition, together
+    with the put-callback of Busy, finishes the status of `kickoff` in libca's own thread.
+    Then the controller's arrays are asked for, and `complete` ends when they are in hand
+    and found to be this flight's.
+
+    Every `Waveform` component is a column with the data key ``{name}_{attribute}``.
+    Override, add or drop (``yArr = None``) components in a subclass, as with any Device.
+
+    Parameters
+    ----------
+    prefix : str
+        Put before the components' PV names.
+    name : str
+        Of the flyer; the data keys begin with it.
+    {options}
+
+    The options are plain attributes too (`describe` is `describe_as`, being a Device's method)
+    and can be set at any time, or by `configure`; the next kickoff uses and checks them.
+
+    Attributes
+    ----------
+    SUB_FLIGHT_BUSY, SUB_FLIGHT_DONE, SUB_FLIGHT_FAILED : str
+        Events to `subscribe` to, each once a flight: it began, it is finished, it failed. A
+        subscriber is called with the keywords `timeline`, `timestamp` (seconds of the POSIX
+        epoch), `obj`, `sub_type`, and after a failure `error`; in a thread of the flyer's
+        subscribers, where it may take its time. Who subscribes later is not told of what was.
+
+    Notes
+    -----
+    The RunEngine never stops a flyer. Where a plan is given up in flight, `unstage` writes
+    Done; so stage the flyer, or use `busy_callback_flyer.plans.fly`, which does. A flyer that
+    was not staged is stopped where it can know: given up while the RunEngine was paused. Else
+    the flight goes on, and a warning is logged.
+
+    With ``events="ophyd"`` nobody tells what became of a put. A fresh read decides instead,
+    and some things are harder to see: a refused put counts as flown if another client
+    processed the record at that moment; a flight too short to be seen Busy, on an IOC whose
+    stamps stand still, counts as refused; and a put that is queued in the IOC behind another
+    client's flight cannot be taken back by `stop`.
+
+    Callbacks added to the status of `kickoff` run in libca's thread. They must not block
+    there, and they must not make blocking Channel Access calls; a warning names those that do.
+
+    The RunEngine overwrites a page's ``time`` by the moment of collecting. A point's own time is in ``timestamps`` and in the time column's data (seconds since the
+    flight's start).
+
+    Examples
+    --------
+    >>> ifly = BusyFlyer("prj:", name="ifly", flight_timeout=60)
+    >>> RE(bluesky.plans.fly([ifly]))
+    """
+
+    busy = Component(BusyRecord, "mybusy", kind="config")
+    tArr = Component(Waveform, "t_array", kind="config")  # noqa: N815 - the tutorial's names are data keys
+    xArr = Component(Waveform, "x_array", kind="config")  # noqa: N815
+    yArr = Component(Waveform, "y_array", kind="config")  # noqa: N815
+
+    SUB_FLIGHT_BUSY = one_flight.BUSY
+    SUB_FLIGHT_DONE = one_flight.DONE
+    SUB_FLIGHT_FAILED = one_flight.FAILED
+
+    OPTIONS = OPTIONS
+    OPEN_BUSY: ClassVar[OpenBusy] = staticmethod(open_busy)
+    """Opens the channel to the busy record."""
+
+    def __init__(self, prefix: str = "", *, name: str, **options: Unpack[FlyerArguments]) -> None:
+        super().__init__(prefix, name=name, **options)
+        self._gone = False
+        self._replay = Replay()
+        self._subscribers = Worker(f"{self.name} subscribers", join_control_layer)
+        self._watchers = Worker(f"{self.name} watchers", join_control_layer)
+        self._teller = Worker(f"{self.name} failures", join_control_layer)
+        self._wiring = Wiring(self, self.OPEN_BUSY, self._teller)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        shadowed = [attr for attr in cls.component_names if attr in cls.OPTIONS]
+        if shadowed:
+            raise TypeError(f"{cls.__name__}.{shadowed[0]} is an option of BusyFlyer: give this component another name")
+        if hasattr(cls, "collect") and cls.collect_pages is BusyFlyer.collect_pages:
+            raise TypeError(
+                f"{cls.__name__}.collect would never be called: delete it, and describe_collect with it. "
+                "BusyFlyer.collect_pages emits every Waveform component by itself."
+            )
+
+    # bluesky's verbs
+
+    def kickoff(self) -> FlightStatus:
+        """Start a flight; or rejoin it, where the RunEngine resumed and replays the plan.
+
+        Returns at once: what it asks of the IOC is sent, not waited for.
+
+        Returns
+        -------
+        FlightStatus
+            Finished on Busy→Done, or on Busy (`kickoff_finishes_on`). Its exception is a
+            `FlightError`.
+
+        Raises
+        ------
+        RuntimeError
+            A flight is in progress, or the flyer was destroyed.
+        FlightRefused
+            A PV is not of the kind that is needed.
+        ValueError
+            An option was set to what no flight can be flown with.
+        """
+        if self._gone:
+            raise RuntimeError(f"{self.name} was destroyed: make a new flyer")
+        earlier, (_, resumed) = self._latest, self._replay.verb()
+        if resumed and earlier is not None:
+            logger.info("%s: kickoff is a replay, and rejoins the flight", self.name)
+            return earlier.kickoff
+        if earlier is not None and self.flying:
+            raise RuntimeError(f"{self.name} is flying already ({earlier.flight.state.value}): stop() ends it")
+        self.check_options()
+        if self.events != self._wiring.events:
+            self._rewire()
+        self.refuse_unusable()
+        wiring, options = self._wiring, self.flight_options()
+        offset = time.time() - time.monotonic()
+        flight = Flight(name_of(state_of(self.busy)), options, clock_offset=offset)
+        progress = self._progress_of(flight)
+        status = self._new_status(None if options.kickoff_finishes_on == "busy" else progress)
+        channel, values = wiring.driver.channel, wiring.values(options.points)
+        one = OneFlight(flight, channel, wiring.collector, values, self._replay, status, progress, self._publish)
+        wiring.driver.launch(flight, one)
+        if earlier is not None and earlier.kept:
+            logger.warning("%s forgets the arrays of its latest flight: nobody collected them", self.name)
+        return status
+
+    def complete(self) -> FlightStatus:
+        """Wait, without blocking, for the flight's arrays.
+
+        Returns
+        -------
+        FlightStatus
+            Finished when the arrays are in hand and found to be this flight's. Its exception
+            is the flight's own, or a `CollectError`. Called in flight while the RunEngine is
+            paused, it means that the plan was given up: the flight is aborted, there is nothing
+            to wait for, and the status is finished at once.
+
+        Raises
+        ------
+        RuntimeError
+            There is no flight to complete.
+        """
+        one = self._latest
+        if one is None:
+            raise RuntimeError(f"{self.name}: no flight to complete, kickoff() comes first")
+        one.completed = True
+        paused, _ = self._replay.verb()
+        status = self._new_status(one.progress)
+        if paused and not one.flight.over:
+            self._end_flight("its plan was given up in a pause")
+            status.set_finished()
+        else:
+            one.notify(status)
+        return status
+
+    def describe_collect(self) -> dict[str, Any]:
+        """Describe what `collect_pages` yields, in the form that `describe` asks for.
+
+        Layout "rows": a number a point. Layout "array": arrays of the declared length, and how
+        many of their elements count. A flight that was not collected yet is described as it was flown.
+        """
+        one = self._latest
+        options = self.flight_options() if one is None or one.known_to_be_over else one.flight.options
+        keys = self._wiring.collector.describe(options, self._wiring.values(None))
+        return keys if options.describe == "flat" else {options.stream_name or self.name: keys}
+
+    def collect_pages(self) -> Iterator[PartialEventPage]:
+        """Yield the flight's arrays as event pages, once; an event a point.
+
+        Yields nothing before the flight is done, after one that failed, for one without
+        points, and where they were collected already.
+
+        The RunEngine calls it too where a plan is given up in flight. While the RunEngine is
+        paused, nothing else is to call it, and the flight is aborted; otherwise it may as well be
+        a plan that looks for data from time to time, so it goes on, and a warning is logged.
+
+        Raises
+        ------
+        CollectError
+            The arrays could not be had, or are not this flight's.
+        """
+        one, (paused, _) = self._latest, self._replay.verb()
+        if one is None:
+            return
+        flight = one.flight
+        if not flight.over:
+            self._collected_in_flight(one, paused)
+        if not flight.finished:
+            return
+        data = one.outcome.take(COLLECT_TIMEOUT + flight.options.fresh_timeout)
+        if data is not None and data.points:
+            yield from one.collector.pages(data, flight.timeline, flight.options)
+            flight.timeline.mark("collected", time.monotonic())
+
+    def stop(self, *, success: bool = False) -> None:
+        """End the flight in progress, if there is one: writes Done, and its status fails with `FlightAborted`."""
+        self._end_flight("stop() was called")
+        super().stop(success=success)
+
+    def stage(self) -> Any:
+        """Set what `stage_sigs` asks for."""
+        self._replay.verb()
+        return super().stage()
+
+    def unstage(self) -> Any:
+        """End the flight in progress, as `stop` does, and restore what `stage` set."""
+        self._replay.verb()
+        self._end_flight("unstage() was called")
+        return super().unstage()
+
+    def pause(self) -> None:
+        """The RunEngine pauses: the flight goes on, or is aborted (`on_pause`)."""
+        super().pause()
+        self._replay.pause()
+        one = self._latest
+        if one is not None and one.completed and one.outcome.nothing:
+            one.outcome.taken = True
+        if self.on_pause == "abort":
+            self._end_flight("the RunEngine paused, and on_pause='abort'")
+
+    def resume(self) -> None:
+        """The RunEngine resumes: a `kickoff` that it replays rejoins the flight."""
+        super().resume()
+        one = self._latest
+        self._replay.resume(known_to_be_over=one is None or one.known_to_be_over)
+
+    # What else a Device offers
+
+    @property
+    def timeline(self) -> Timeline:
+        """The steps of the latest flight: client's times and IOC's stamps; empty where there is none."""
+        one = self._latest
+        return Timeline() if one is None else one.flight.timeline
+
+    @property
+    def flown_in(self) -> str | None:
+        """Uid of the run of the latest flight, where its plan has told it; `plans.fly` does."""
+        one = self._latest
+        return None if one is None else one.run
+
+    @flown_in.setter
+    def flown_in(self, run: str) -> None:
+        one = self._latest
+        if one is not None:
+            one.run = run
+
+    @property
+    def flying(self) -> bool:
+        """Whether a flight is in progress, from its kickoff on."""
+        return self._wiring.driver.flying
+
+    @property
+    def kept(self) -> bool:
+        """Whether the latest flight left arrays that nobody has collected."""
+        one = self._latest
+        return one is not None and one.kept
+
+    def offer_again(self) -> None:
+        """Let the next collect have the arrays of the latest flight, though they may have been collected.
+
+        Raises
+        ------
+        RuntimeError
+            There is no flight, or it is not over, or it failed.
+        CollectError
+            Its arrays could not be had, or are not to be trusted.
+        """
+        one = self._latest
+        if one is None:
+            raise RuntimeError(f"{self.name} has no arrays to offer: it has not flown since it was made or kicked off")
+        if not one.flight.over:
+            raise RuntimeError(f"{self.name} has no arrays to offer yet: its flight is in progress")
+        if one.flight.error is not None:
+            raise RuntimeError(f"{self.name} has no arrays to offer: its flight failed") from one.flight.error
+        one.outcome.offer_again(COLLECT_TIMEOUT + one.flight.options.fresh_timeout)
+
+    @property
+    def hints(self) -> dict[str, Any]:
+        """The columns, the one of times excepted."""
+        return {"fields": [key for attr, key in self._numbers().items() if attr != self.time_array]}
+
+    @property
+    def plot_md(self) -> dict[str, Any]:
+        """Run metadata with which BestEffortCallback plots the signals against the position.
+
+        That is the first column; or the time, if one column only is none.
+        """
+        columns = self._numbers()
+        time_key = columns.pop(self.time_array, None)
+        keys = list(columns.values())
+        if len(keys) < 2 and time_key is not None:
+            keys.insert(0, time_key)
+        return {"hints": {"dimensions": [([key], self.stream_name or self.name) for key in keys[:1]]}}
+
+    @property
+    def busy_states(self) -> list[Signal]:
+        """Signals of its busy records."""
+        return [state_of(self.busy)]
+
+    def settings(self) -> dict[str, Any]:
+        """What stands in the configuration beside the components: the options, and the arrays' PVs."""
+        return {f"{spec.key}_pv": spec.channel.pv for spec in self._wiring.collector.arrays} | super().settings()
+
+    def check_options(self) -> None:
+        """Refuse options that no flight can be flown with; those that name a component must name one.
+
+        Raises
+        ------
+        ValueError
+            It names the option.
+        """
+        super().check_options()
+        columns = column_names(type(self))
+        if self.time_array is not None and self.time_array not in columns:
+            raise ValueError(
+                f"time_array={self.time_array!r}: must be None or the name of a Waveform component "
+                f"({', '.join(columns)})"
+            )
+        if self.points is not None and not (columns and self._is_signal(self.points)):
+            raise ValueError(
+                f"points={self.points!r}: must be None or the name of a component that is a signal, beside arrays"
+            )
+        if self.progress is not None and self.progress not in columns and not self._is_signal(self.progress):
+            raise ValueError(
+                f"progress={self.progress!r}: must be None or the name of a component, a signal or a column"
+            )
+        if self.expected_points is not None and self.progress is None and self.time_array is None:
+            raise ValueError("expected_points is of no use without progress, the name of what counts points")
+        for option in ("expected_points", "expected_time"):
+            value = getattr(self, option)
+            if isinstance(value, str) and not self._is_signal(value):
+                raise ValueError(f"{option}={value!r}: must be None, a number above 0, or the name of a signal")
+
+    def flight_options(self) -> Options:
+        """The options as they are set now, for a flight."""
+        return Options(**cast(FlyerOptions, self.options))
+
+    def refuse_unusable(self) -> None:
+        """Refuse PVs that are not of the kind that is needed.
+
+        Raises
+        ------
+        FlightRefused
+            It says what they are.
+        """
+        problems = [channel.problem for channel in self._wiring.channels if channel.problem is not None]
+        if problems:
+            raise FlightRefused(f"{self.name}: {'; '.join(problems)}")
+
+    def wait_for_connection(self, all_signals: bool = False, timeout: Any = _DEFAULT_TIMEOUT) -> None:
+        """Wait until every PV is connected.
+
+        Raises
+        ------
+        TimeoutError
+            Names every PV that is missing.
+        FlightRefused
+            A PV is connected but not of the kind that is needed.
+        """
+        if timeout is not None and not isinstance(timeout, int | float):
+            timeout = self.connection_timeout
+        deadline = None if timeout is None else time.monotonic() + timeout
+        super().wait_for_connection(all_signals=all_signals, timeout=timeout)
+        channels = self._wiring.channels
+        for channel in channels:
+            channel.wait_ready(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        self.refuse_unusable()
+        missing = ", ".join(channel.pv for channel in channels if not channel.ready)
+        if missing:
+            raise TimeoutError(f"{self.name}: not connected within {timeout} s: {missing}")
+
+    def destroy(self) -> None:
+        """End the flight in progress, and release the channels; no other flight can be kicked off."""
+        self.stop()
+        self._gone = True
+        self._wiring.close()
+        for worker in (self._subscribers, self._watchers, self._teller):
+            worker.stop(CLOSE_TIMEOUT)
+        super().destroy()
+
+    # How it is joined together
+
+    @property
+    def _latest(self) -> OneFlight | None:
+        return cast("OneFlight | None", self._wiring.driver.observer)
+
+    def _rewire(self) -> None:
+        """Other channels, for another way of events."""
+        taxi = self._wiring.driver.taxi
+        self._wiring.close()
+        self._wiring = Wiring(self, self.OPEN_BUSY, self._teller)
+        if taxi is not None:
+            self._wiring.driver.taxi, taxi.driver = taxi, self._wiring.drivers[1]
+
+    def _end_flight(self, why: str) -> None:
+        self._wiring.driver.abort(why)
+        for driver in self._wiring.drivers:
+            driver.wait(STOP_TIMEOUT)
+
+    def _collected_in_flight(self, one: OneFlight, paused: bool) -> None:
+        if paused:
+            self._end_flight("its plan was given up in a pause")
+        elif not one.collected_in_flight and not _private.is_staged(self):  # else it is unstaged at last
+            one.collected_in_flight = True
+            logger.warning(
+                "%s was collected in flight, so there is nothing to emit yet. If its plan was given up, the flight "
+                "goes on until %s is Done: stop() ends it; busy_callback_flyer.plans.fly does so by itself",
+                self.name,
+                one.flight.pv,
+            )
+
+    def _publish(self, one: OneFlight, event: str) -> None:
+        """Tell those who have subscribed by now. ophyd's `_run_subs` would tell who comes later, too."""
+        subscribers = _private.subscribers(self, event)
+        if not subscribers:
+            return
+        timeline, error = one.flight.timeline, one.flight.error
+        times = {one_flight.BUSY: timeline.t0}
+        details = {"timeline": timeline, "obj": self, "sub_type": event}
+        details["timestamp"] = times.get(event, timeline.when("done" if event == one_flight.DONE else "failed"))
+        if event == one_flight.FAILED:
+            details["error"] = error
+        self._subscribers.do(partial(_private.tell, self, event, subscribers, details))
+
+    def _new_status(self, progress: Progress | None) -> FlightStatus:
+        return FlightStatus(self, self._subscribers.do, progress)
+
+    def _progress_of(self, flight: Flight) -> Progress | None:
+        """For whoever watches the flight; None where nobody knows how far it is."""
+        options = flight.options
+        name = options.progress or (options.time_array if options.expected_points is not None else None)
+        component = None if name is None else getattr(self, name)
+        counter = getattr(component, "number_read", component)
+        expected = options.expected_time if counter is None else options.expected_points
+        if counter is None and expected is None:
+            return None
+        wiring = self._wiring
+        return Progress(
+            self.name,
+            flight,
+            self._watchers.do,
+            None if counter is None else partial(wiring.listen_to, counter),
+            lambda: getattr(self, expected).get() if isinstance(expected, str) else expected,
+            lambda: wiring.driver.channel.host,
+        )
+
+    def _numbers(self) -> dict[str | None, str]:
+        """Data keys of the columns that are no text, by attribute."""
+        return {spec.attr: spec.key for spec in self._wiring.collector.arrays if not spec.text}
+
+    def _is_signal(self, name: object) -> bool:
+        """Whether a component of that name is a signal."""
+        component = getattr(type(self), name, None) if isinstance(name, str) else None
+        return issubclass(getattr(component, "cls", object), Signal)
+
+
+BusyFlyer.__doc__ = (BusyFlyer.__doc__ or "").replace("    {options}", numpydoc(OPTIONS.values()))
+BusyFlyer.__init__.__signature__ = signature(BusyFlyer.__init__, OPTIONS.values())  # type: ignore[attr-defined]

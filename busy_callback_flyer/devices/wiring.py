@@ -1,0 +1,127 @@
+"""Which channels a flyer's components get, by its way of events."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ophyd import Signal
+
+from ..channels.ca import CAArray, CABusy, CACount
+from ..channels.choice import join_control_layer, why_not_direct
+from ..channels.signals import SignalArray, SignalBusy, SignalCount, SignalValue
+from ..engine.collector import ArraySpec, Collector, ValueSpec
+from ..engine.driver import FlightDriver
+from ..engine.ports import ArrayChannel, BusyChannel, BusyListener, CountChannel
+from ..engine.worker import Worker
+from .records import Waveform
+
+if TYPE_CHECKING:
+    from .flyer import BusyFlyer
+
+logger = logging.getLogger(__name__)
+
+STOP_TIMEOUT = 2.0
+"""Seconds that a value which is being read may need, where its channel is closed."""
+
+OpenBusy = Callable[["Wiring", Signal, BusyListener], BusyChannel]
+"""Opens the channel to a busy record."""
+
+
+def open_busy(wiring: Wiring, signal: Signal, listener: BusyListener) -> BusyChannel:
+    """Direct, or by the signal."""
+    if wiring.direct:
+        return CABusy(signal.pvname, listener)
+    return SignalBusy(signal, wiring.worker, listener)
+
+
+class Wiring:
+    """The channels of one flyer: to its busy records, its columns, its values and what counts its points.
+
+    Parameters
+    ----------
+    flyer : BusyFlyer
+    open_busy : callable
+        Opens the channel to its busy record.
+    teller : Worker
+        Where failures are told.
+    """
+
+    def __init__(self, flyer: BusyFlyer, open_busy: OpenBusy, teller: Worker) -> None:
+        self.events = flyer.events
+        self.flyer = flyer
+        waveforms = {attr: getattr(flyer, attr) for attr in column_names(type(flyer))}
+        states = flyer.busy_states
+        self.direct = self._is_direct([*states, *(waveform.wave for waveform in waveforms.values())])
+        self.worker = Worker(f"{flyer.name} {'values' if self.direct else 'signals'}", join_control_layer)
+        specs = [
+            ArraySpec(
+                attr,
+                f"{flyer.name}_{attr}",
+                self._open_array(waveform),
+                waveform.fresh,
+                waveform.units,
+                waveform.string,
+            )
+            for attr, waveform in waveforms.items()
+        ]
+        self.drivers = [FlightDriver(flyer.name, partial(open_busy, self, state), teller) for state in states]
+        self.driver = self.drivers[0]
+        self.collector = Collector(flyer.name, specs, self.driver.channel)
+        self._values: dict[str, ValueSpec] = {}
+
+    @property
+    def channels(self) -> list[ArrayChannel | BusyChannel]:
+        """All but those to values."""
+        return [*(spec.channel for spec in self.collector.arrays), *(driver.channel for driver in self.drivers)]
+
+    def values(self, points: str | None) -> Sequence[ValueSpec]:
+        """What is read once a flight, and what counts the points. A lazy component connects here, and may wait."""
+        flyer, states = self.flyer, self.flyer.busy_states
+        columns = {spec.attr for spec in self.collector.arrays}
+        signals = {attr: getattr(flyer, attr) for attr in flyer.read_attrs if attr.split(".")[0] not in columns}
+        emitted = [
+            attr
+            for attr, signal in signals.items()
+            if isinstance(signal, Signal) and not any(signal is state for state in states)
+        ]
+        counter = [] if points is None or points in emitted else [points]
+        for attr in (*emitted, *counter):
+            if attr not in self._values:
+                signal = getattr(flyer, attr)
+                self._values[attr] = ValueSpec(
+                    attr, signal.name, SignalValue(signal, self.worker), emitted=attr in emitted
+                )
+        return [self._values[attr] for attr in (*emitted, *counter)]
+
+    def listen_to(self, counter: Signal) -> CountChannel:
+        """Begin to listen to what counts points in flight."""
+        return CACount(counter.pvname) if self.direct and why_not_direct([counter]) is None else SignalCount(counter)
+
+    def close(self) -> None:
+        """Release the channels."""
+        for driver in self.drivers:
+            driver.close()
+        for spec in self.collector.arrays:
+            spec.channel.close()
+        self.worker.stop(STOP_TIMEOUT)
+
+    def _is_direct(self, signals: Sequence[Signal]) -> bool:
+        if self.events == "ophyd":
+            return False
+        reason = why_not_direct(signals)
+        if reason is not None:
+            logger.warning("%s cannot have its events directly (%s): it takes ophyd's", self.flyer.name, reason)
+        return reason is None
+
+    def _open_array(self, waveform: Waveform) -> ArrayChannel:
+        if self.direct:
+            return CAArray(waveform.wave.pvname, text=waveform.string)
+        return SignalArray(waveform.wave, self.worker, getattr(waveform, "number_read", None))
+
+
+def column_names(flyer: type[BusyFlyer]) -> list[str]:
+    """Names of a flyer's columns, in order."""
+    return [attr for attr in flyer.component_names if issubclass(getattr(flyer, attr).cls, Waveform)]

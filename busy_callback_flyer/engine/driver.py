@@ -1,0 +1,282 @@
+"""Owns a flight, its channel and its deadlines: takes news in, carries orders out, tells an observer.
+
+News comes in whatever thread brings it. It is told to the flight under a lock; what the flight orders is carried out
+behind the lock, in the order given, by one thread at a time, so that no put overtakes another. A verdict is an order
+like the others: it is told when the orders that were given with it are carried out.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from .deadlines import Alarm
+from .flight import CALLBACK_GRACE, Flight, Order, Orders
+from .ports import BUSY, DONE, BusyChannel, BusyListener, Put, Reading
+from .taxi import Taxi
+from .worker import Worker
+
+logger = logging.getLogger(__name__)
+
+
+class FlightObserver(Protocol):
+    """Hears how a flight goes, in the thread that brought the news. What it does delays what comes behind."""
+
+    def began(self) -> None:
+        """The record was seen Busy since the put. A flight may be too short for that."""
+
+    def finished(self) -> None:
+        """The flight ended well."""
+
+    def failed(self) -> None:
+        """The flight failed; its `error` says why."""
+
+
+class FlightDriver:
+    """Flies one flight after another on one channel.
+
+    Parameters
+    ----------
+    name : str
+        Of whoever flies, for messages.
+    open_channel : callable
+        Makes the channel to the busy record, given who is to hear of it.
+    teller : Worker
+        Where failures are told: neither the channel's threads nor that of the deadlines are the user's to hold up.
+    taxi : Taxi, optional
+        What has to be done before each flight.
+
+    Attributes
+    ----------
+    channel : BusyChannel
+    flight : Flight or None
+        The latest one.
+    observer : FlightObserver or None
+        Of the latest flight.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        open_channel: Callable[[BusyListener], BusyChannel],
+        teller: Worker,
+        taxi: Taxi | None = None,
+    ) -> None:
+        self.flight: Flight | None = None
+        self._name = name
+        self._teller = teller
+        self.taxi = taxi
+        self.observer: FlightObserver | None = None
+        self._lock = threading.Lock()  # guards the flight; never held while a channel or an observer is entered
+        self._carried = threading.Condition(self._lock)
+        self._orders: deque[tuple[Order, Flight, FlightObserver]] = deque()
+        self._carrying = False
+        self._untold = 0  # failures
+        self._told_began = False
+        self._alarm = Alarm(lambda: self._tell(self.flight, Flight.deadline))
+        self._rings_at: float | None = None
+        self.channel = open_channel(self)
+
+    # What its owner asks
+
+    @property
+    def flying(self) -> bool:
+        """Whether a flight is in progress, from its launch on."""
+        return self.flight is not None and not self.flight.over
+
+    def launch(self, flight: Flight, observer: FlightObserver) -> None:
+        """Begin a flight; returns at once.
+
+        Raises
+        ------
+        RuntimeError
+            Another one is in progress.
+        """
+        channel = self.channel
+        if self.taxi is not None:
+            self.taxi.ready(flight)
+        flight.needs_fence = channel.needs_fence
+        flight.awaits_ground_read = channel.needs_ground_read
+        with self._lock:
+            if self.flying:
+                raise RuntimeError(f"{self._name} was kicked off by another thread at the same time")
+            self.flight, self.observer, self._told_began = flight, observer, False
+        channel.begin(lambda: not flight.over)
+        channel.take_back(lambda: self._begin(flight))  # the put of a flight that was left to itself
+
+    def abort(self, why: str) -> None:
+        """End the flight in progress, if there is one, and what was done for the next one."""
+        self._tell(self.flight, lambda flight, now: flight.abort(now, why))
+        if self.taxi is not None:
+            self.taxi.end(why)
+
+    def wait(self, timeout: float) -> None:
+        """Wait until the orders went out and the verdict is told, where the calling thread may; seconds, at most."""
+        if self.channel.may_wait and not self._teller.here:
+            with self._carried:
+                self._carried.wait_for(lambda: not (self._orders or self._carrying or self._untold), timeout)
+            self.channel.wait_sent(timeout)
+
+    def close(self) -> None:
+        """Release the channel. A flight in progress hears no more."""
+        self._alarm.set(None)
+        self.channel.close()
+
+    def taxi_over(self, flight: Flight) -> None:
+        """The taxi of this flight has come to its end, well."""
+        self._tell(flight, Flight.taxi_over)
+
+    def taxi_failed(self, flight: Flight, error: Exception) -> None:
+        """The taxi of this flight has failed."""
+        self._tell(flight, Flight.taxi_failed, error)
+
+    # News of the channel
+
+    def connected(self, reading: Reading) -> None:
+        """See `BusyListener`."""
+        self._tell(self.flight, Flight.connected, reading)
+
+    def connection_lost(self) -> None:
+        """See `BusyListener`."""
+        self._tell(self.flight, Flight.connection_lost)
+
+    def record_read(self, reading: Reading) -> None:
+        """See `BusyListener`."""
+        self._tell(self.flight, Flight.record_read, reading)
+
+    def unusable(self, problem: str) -> None:
+        """See `BusyListener`."""
+        self._tell(self.flight, lambda flight, now: flight.refuse(now, problem))
+
+    def record_says(self, reading: Reading) -> None:
+        """See `BusyListener`. Here most flights end, so the quick way comes first."""
+        now = time.monotonic()
+        if reading.value == DONE:
+            with self._lock:
+                flight, observer = self.flight, self.observer
+                if flight is None or observer is None:
+                    return
+                rings_at = self._rings_at
+                in_time = rings_at is not None and rings_at <= now + CALLBACK_GRACE
+                orders = flight.quick_done(reading, now, rings_in_time=in_time)
+                if orders:
+                    self._alarm.set(None)
+            if orders is not None:
+                if orders:
+                    self._finish(flight, observer)
+                return
+        self._tell(self.flight, Flight.record_says, reading)
+
+    def _put_returned(self, flight: Flight, put: Put, message: str) -> None:
+        if put is Put.SERVED:
+            now = time.monotonic()
+            with self._lock:
+                observer = self.observer
+                orders = flight.quick_callback(now) if flight is self.flight and observer is not None else None
+                if orders:
+                    self._alarm.set(None)
+            if orders is not None and observer is not None:
+                if orders:
+                    self._finish(flight, observer)
+                return
+        self._tell(flight, Flight.put_returned, put, message)
+
+    def _finish(self, flight: Flight, observer: FlightObserver) -> None:
+        flight.timeline.mark("finished", time.monotonic())
+        observer.finished()
+
+    # Between the flight and the world
+
+    def _tell(self, flight: Flight | None, witness: Callable[..., Orders], *what: Any) -> None:
+        """Tell this flight what was seen, and carry out what it orders; nothing, where another one came since."""
+        now = time.monotonic()
+        with self._lock:
+            observer = self.observer
+            if flight is None or flight is not self.flight or observer is None:
+                return
+            orders = witness(flight, *what, now)
+            begins = flight.began and not self._told_began
+            self._told_began = flight.began
+            self._orders.extend((order, flight, observer) for order in orders)
+            self._set_alarm(flight, now, orders)
+        if begins:
+            observer.began()
+        if orders:
+            self._carry_out()
+
+    def _set_alarm(self, flight: Flight, now: float, orders: Orders) -> None:
+        due = None if flight.over else flight.next_deadline
+        if Order.PUT_BUSY in orders:  # it rings in time for the read of a short flight, so that Done need not set it
+            due = now + CALLBACK_GRACE if due is None else min(due, now + CALLBACK_GRACE)
+        self._rings_at = due
+        self._alarm.set(due)
+
+    def _carry_out(self) -> None:
+        """Carry the orders out one after another, unless another thread does so already."""
+        while True:
+            with self._lock:
+                if self._carrying or not self._orders:
+                    return
+                self._carrying = True
+                order, flight, observer = self._orders.popleft()
+            if order is Order.FORGET:
+                self.channel.take_back(self._go_on)  # which may go on in another thread
+                return
+            try:
+                self._do(order, flight, observer)
+            except Exception:  # a deadline will tell
+                logger.exception("%s could not %s", self._name, order.value)
+            self._one_is_done()
+
+    def _go_on(self) -> None:
+        self._one_is_done()
+        self._carry_out()
+
+    def _one_is_done(self) -> None:
+        with self._carried:
+            self._carrying = False
+            self._carried.notify_all()
+
+    def _do(self, order: Order, flight: Flight, observer: FlightObserver) -> None:
+        channel = self.channel
+        if order is Order.PUT_BUSY:
+            if self.taxi is not None:
+                self.taxi.flown()
+            if channel.needs_ground_read:
+                channel.read(lambda reading: self._tell(flight, Flight.ground_read, reading))
+            channel.put_callback(BUSY, lambda put, message: self._put_returned(flight, put, message))
+        elif order is Order.PUT_DONE:
+            channel.put(DONE)
+        elif order is Order.READ:
+            channel.read(lambda reading: self._tell(flight, Flight.read_answers, reading))
+        elif order is Order.FENCE:
+            channel.fence(lambda: self._tell(flight, Flight.fence_passed))
+        elif order is Order.TAXI:
+            assert self.taxi is not None
+            self.taxi.begin(flight, self)
+        elif flight.error is None:
+            self._finish(flight, observer)
+        else:
+            if self.taxi is not None:
+                self.taxi.end("its flight was given up")
+            with self._lock:
+                self._untold += 1
+            if not self._teller.do(lambda: self._tell_failure(observer)):
+                self._tell_failure(observer)
+
+    def _tell_failure(self, observer: FlightObserver) -> None:
+        try:
+            observer.failed()
+        finally:
+            with self._carried:
+                self._untold -= 1
+                self._carried.notify_all()
+
+    def _begin(self, flight: Flight) -> None:
+        channel = self.channel
+        last = channel.reading if channel.ready else None
+        self._tell(flight, lambda flight, now: flight.kickoff(now, last))

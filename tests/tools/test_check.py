@@ -1,0 +1,301 @@
+"""What is said of PVs and flyers: of such as fly, and of each way not to."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from ophyd import Component, EpicsSignalRO, Signal
+
+from busy_callback_flyer import BusyFlyer, BusyRecord, TaxiFlyer, make_flyer
+from busy_callback_flyer.check import Finding, Mark, Report, check
+from busy_callback_flyer.cli import main
+
+# isort: split
+import epics
+
+from ..conftest import PREFIX, free_ports, look
+
+OWN = f"{PREFIX}own"
+"""Nobody acts on it."""
+ARRAYS = {"x": f"{PREFIX}x_array", "y": f"{PREFIX}y_array"}
+
+
+def flyer_of(busy: str = f"{PREFIX}mybusy", arrays: dict[str, Any] = ARRAYS, **options: Any) -> BusyFlyer:
+    return make_flyer("ifly", busy=busy, arrays=arrays, **{"flight_timeout": 20.0, **options})
+
+
+def bad(report: Report) -> list[tuple[str, Mark]]:
+    return [(found.subject, found.mark) for found in report.findings if found.mark in (Mark.warning, Mark.failure)]
+
+
+def of(report: Report, subject: str, mark: Mark) -> Finding:
+    (finding,) = (found for found in report.findings if (found.subject, found.mark) == (subject, mark))
+    return finding
+
+
+@contextmanager
+def field_set(pv: str, value: Any) -> Iterator[None]:
+    before = epics.caget(pv)
+    assert epics.caput(pv, value, wait=True, timeout=10) == 1
+    try:
+        yield
+    finally:
+        assert epics.caput(pv, before, wait=True, timeout=10) == 1
+
+
+@pytest.fixture(autouse=True)
+def _flown_before(direct_flyer: BusyFlyer, controller: Callable[..., None]) -> None:
+    """The arrays hold something, and the record was processed."""
+    direct_flyer.kickoff().wait(timeout=20)
+
+
+def test_of_a_flyer_that_flies_nothing_bad_is_said_and_nothing_is_written(direct_flyer: BusyFlyer) -> None:
+    before = look(f"{PREFIX}mybusy")
+    direct_flyer.flight_timeout = 20.0
+    told: list[Finding] = []
+    report = check(direct_flyer, found=told.append)
+    assert report.ok
+    assert bad(report) == []
+    assert told == report.findings
+    assert look(f"{PREFIX}mybusy") == before
+    text = str(report)
+    for pv in ("mybusy", "t_array", "x_array", "y_array"):
+        assert f"{PREFIX}{pv}: " in text
+    assert "'Done' and 'Busy'" in text
+    assert "11 of 256 doubles" in text
+    assert "--fly" in report.summary
+
+
+def test_each_verb_of_a_flight_is_told(direct_flyer: BusyFlyer, controller: Callable[..., None]) -> None:
+    controller(npts=11, duration=0.2)
+    report = check(direct_flyer, fly=True)
+    assert bad(report) == [("flight_timeout", Mark.warning)]
+    assert direct_flyer.flight_timeout is None
+    subjects = [found.subject for found in report.findings]
+    told = ["describe_collect", "kickoff", "complete", "latency", "clocks", "put-callback", "collect", "flight"]
+    assert subjects[-len(told) :] == told
+    assert "11 rows in 1 page" in of(report, "collect", Mark.ok).says
+    assert report.summary == "It flies, with 1 warning."
+    assert look(f"{PREFIX}mybusy")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("how", "subject", "words"),
+    [
+        ({"arrays": {"x": f"{PREFIX}nowhere"}}, f"{PREFIX}nowhere", ("not connected", "is the name right")),
+        ({"arrays": {"xArr": f"{PREFIX}nowhere"}}, f"{PREFIX}nowhere", ("not connected", "xArr = None")),
+        ({"arrays": {"x": f"{PREFIX}strings"}}, f"{PREFIX}strings", ("strings", "CHAR")),
+        ({"busy": f"{PREFIX}npts"}, f"{PREFIX}npts", ("no busy record",)),
+        ({"busy": f"{PREFIX}fault"}, f"{PREFIX}fault", ("no busy record", "states")),
+        pytest.param(
+            {"busy": f"{PREFIX}nowhere"},
+            f"{PREFIX}nowhere",
+            ("not connected", "EPICS_CA_ADDR_LIST"),
+            marks=pytest.mark.slow,
+        ),
+        (
+            {"busy": "no:busy", "arrays": {"x": "no:array"}},
+            "no:busy, no:array",
+            ("none of them", "EPICS_CA_ADDR_LIST"),
+        ),
+    ],
+    ids=[
+        "a missing array",
+        "a missing array of the base",
+        "strings",
+        "a number",
+        "many states",
+        "a busy that is missing",
+        "nothing at all",
+    ],
+)
+def test_what_does_not_fly(how: dict[str, Any], subject: str, words: tuple[str, ...]) -> None:
+    report = check(flyer_of(**how), fly=True, timeout=1.0)
+    assert not report.ok
+    finding = of(report, subject, Mark.failure)
+    for word in words:
+        assert word in str(finding)
+    assert finding.advice
+    assert "none was flown" in of(report, "flight", Mark.failure).says
+    assert report.summary.startswith("It does not fly: 2 things to mend")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "mark", "words"),
+    [
+        ("DISP", 1, Mark.failure, "puts are disabled"),
+        ("HIGH", 2.0, Mark.warning, "Done by itself after 2 s"),
+        ("OMSL", 1, Mark.warning, "comes from DOL"),
+        ("TSE", -2, Mark.warning, "stand still"),
+    ],
+)
+def test_what_a_busy_record_may_be_set_to(field: str, value: float, mark: Mark, words: str) -> None:
+    with field_set(f"{OWN}.{field}", value):
+        assert words in of(check(flyer_of(OWN)), OWN, mark).says
+
+
+@pytest.mark.parametrize("when_busy", ["reset", "wait", "fail"])
+def test_a_record_that_is_busy(when_busy: str) -> None:
+    with busy(OWN):
+        report = check(flyer_of(OWN, when_busy=when_busy))
+    finding = of(report, OWN, Mark.failure if when_busy == "fail" else Mark.warning)
+    assert report.ok == (when_busy != "fail")
+    assert finding.says.startswith("Busy now, since")
+    assert f"when_busy='{when_busy}'" in finding.advice
+
+
+@contextmanager
+def busy(pv: str) -> Iterator[None]:
+    epics.caput(pv, 1, wait=False)
+    assert look(pv)[0] == 1
+    try:
+        yield
+    finally:
+        epics.caput(pv, 0)
+        assert look(pv)[0] == 0
+
+
+def test_a_bo_flies_with_a_warning() -> None:
+    report = check(flyer_of(f"{PREFIX}plain"))
+    assert report.ok
+    assert "a bo record" in of(report, f"{PREFIX}plain", Mark.warning).says
+
+
+def test_arrays_that_differ_in_length() -> None:
+    report = check(flyer_of(arrays={**ARRAYS, "one": f"{PREFIX}single"}))
+    finding = of(report, "arrays", Mark.warning)
+    assert f"{PREFIX}x_array 11" in finding.says
+    assert "truncate" in finding.advice
+
+
+def test_a_flight_that_nobody_ends_is_landed() -> None:
+    flyer = flyer_of(OWN, flight_timeout=0.3)
+    report = check(flyer, fly=True)
+    finding = of(report, "flight", Mark.failure)
+    assert "FlightTimeout" in finding.says
+    assert "nobody wrote Done" in finding.advice
+    assert not flyer.flying
+    assert look(OWN)[0] == 0
+
+
+def test_a_flight_of_a_bo_shows_that_its_put_callback_lies() -> None:
+    epics.caput(f"{PREFIX}plain", 0, wait=True)
+    flyer = flyer_of(f"{PREFIX}plain", arrays={})
+
+    def end_it(**_: Any) -> None:
+        while "callback" not in flyer.timeline:
+            time.sleep(0.001)
+        time.sleep(0.2)
+        epics.caput(f"{PREFIX}plain", 0)
+
+    flyer.subscribe(end_it, flyer.SUB_FLIGHT_BUSY)
+    report = check(flyer, fly=True)
+    assert of(report, "flight", Mark.ok)
+    assert "s before Done" in of(report, "put-callback", Mark.note).says
+
+
+def test_a_signal_beside_that_is_missing() -> None:
+    class More(BusyFlyer):
+        temperature = Component(EpicsSignalRO, "nowhere")
+
+    report = check(More(PREFIX, name="ifly", flight_timeout=20), timeout=1.0)
+    assert not report.ok
+    assert "temperature is not connected" in of(report, f"{PREFIX}nowhere", Mark.failure).says
+
+
+def test_both_records_of_a_taxi_flyer() -> None:
+    class Wrong(TaxiFlyer):
+        taxi = Component(BusyRecord, "npts", kind="config")
+
+    assert check(TaxiFlyer(PREFIX, name="ifly", flight_timeout=20)).ok
+    finding = of(check(Wrong(PREFIX, name="ifly", flight_timeout=20)), f"{PREFIX}npts", Mark.failure)
+    assert "no busy record" in finding.says
+
+
+def test_numbers_where_a_text_is_wanted() -> None:
+    report = check(flyer_of(arrays={"text": {"pv": f"{PREFIX}x_array", "string": True}}))
+    assert "a text is wanted" in of(report, f"{PREFIX}x_array", Mark.failure).says
+
+
+def test_the_command_ends_nobody_elses_flight(capsys: pytest.CaptureFixture[str]) -> None:
+    with busy(OWN):
+        assert main(["check", PREFIX, "--busy", "own", "--fly"]) == 1
+        assert look(OWN)[0] == 1
+    assert "Busy now" in capsys.readouterr().out
+
+
+def test_signals_that_are_no_pvs() -> None:
+    class Soft(BusyFlyer):
+        busy = Component(Signal, value=0)
+        tArr = xArr = yArr = None  # noqa: N815
+
+    report = check(Soft(name="soft", time_array=None, events="ophyd"))
+    assert "not a PV" in of(report, "soft_busy", Mark.failure).says
+
+
+def test_the_command_says_so_line_by_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", PREFIX]) == 0
+    said = capsys.readouterr().out
+    assert f"ok    {PREFIX}mybusy: a busy record, served by " in said
+    assert said.endswith("Nothing is in the way of a flight; --fly tries one.\n")
+
+
+def test_the_command_flies_and_tells_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", PREFIX, "--fly", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["ok"] is True
+    assert said["findings"][-1] == {"subject": "flight", "mark": "ok", "says": "it flies", "advice": ""}
+
+
+def test_the_exit_status_tells(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", PREFIX, "--arrays", "x_array", "nowhere", "--timeout", "1"]) == 1
+    said = capsys.readouterr().out
+    assert f"FAIL  {PREFIX}nowhere: not connected within 1 s\n      -> " in said
+    assert "It does not fly: 1 thing to mend" in said
+
+
+READ_ONLY = """
+from caproto import ChannelType
+from caproto.server import PVGroup, pvproperty, run
+
+
+class ReadOnly(PVGroup):
+    mybusy = pvproperty(value=0, dtype=ChannelType.ENUM, enum_strings=["Done", "Busy"], read_only=True)
+    x_array = pvproperty(value=[0.0] * 5, max_length=5, read_only=True)
+
+
+run(ReadOnly(prefix="ro:").pvdb, interfaces=["127.0.0.1"], startup_hook=None)
+"""
+
+
+def test_a_read_only_busy_on_a_server_that_is_no_ioc() -> None:
+    (port,) = map(str, free_ports(1))
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("EPICS_")}
+    server = {
+        **environment,
+        "EPICS_CA_SERVER_PORT": port,
+        "EPICS_CAS_AUTO_BEACON_ADDR_LIST": "no",
+        "EPICS_CAS_BEACON_ADDR_LIST": "",
+    }
+    client = {**environment, "EPICS_CA_ADDR_LIST": f"127.0.0.1:{port}", "EPICS_CA_AUTO_ADDR_LIST": "NO"}
+    options = ["--arrays", "x_array", "--timeout", "20"]
+    command = [sys.executable, "-m", "busy_callback_flyer.cli", "check", "ro:", *options]
+    with subprocess.Popen([sys.executable, "-c", READ_ONLY], env=server) as serving:
+        try:
+            done = subprocess.run(command, env=client, capture_output=True, text=True, timeout=100)
+        finally:
+            serving.kill()
+    assert done.returncode == 1
+    assert "FAIL  ro:mybusy: it is read-only for this user and host" in done.stdout
+    assert "ok    ro:x_array: c1_x_array: an array of up to 5 doubles" in done.stdout
+    for field in ("OUT", "FLNK"):
+        assert re.search(rf"FAIL  ro:mybusy\.{field}: .*not connected\n.*`busy = Component\(EpicsSignal, ", done.stdout)
