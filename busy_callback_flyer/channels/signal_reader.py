@@ -71,6 +71,15 @@ class BusyReader:
         self._signal = signal
         self._reader = Reader(signal)
 
+    @property
+    def names(self) -> list[str]:
+        """Of the values, as the record has them; empty where it has none, or is not connected."""
+        return list(self._signal.metadata.get("enum_strs") or ())
+
+    def no_busy(self, what: str) -> str:
+        """Why it cannot be a busy record's, in a sentence."""
+        return f"{self.pv} is no busy record: {what}, and a binary (busy or bo) is needed"
+
     def get(self) -> Reading | None:
         """Ask the record itself; None where it cannot be had."""
         if not self._signal.connected:  # ophyd would wait for it
@@ -85,7 +94,7 @@ class BusyReader:
         """Make a reading of it; None where the signal is not connected or, by then with a `problem`, of no use."""
         if stamp is None or not self._signal.connected:  # its strings are known when it is
             return None
-        names = list(self._signal.metadata.get("enum_strs") or ())
+        names = self.names
         if isinstance(value, str):
             if value in (names or DEFAULT_NAMES):
                 value = (names or DEFAULT_NAMES).index(value)
@@ -95,8 +104,7 @@ class BusyReader:
         by_type = whole and len(names) in (1, 2)  # such a record can be put to 2 and more
         by_value = not (names or self.is_epics) and (whole or isinstance(value, float)) and value in (DONE, BUSY)
         if not (by_type or by_value):
-            what = f"it has {len(names)} states" if names else f"it says {value!r}"
-            self.problem = f"{self.pv} is no busy record: {what}, and a binary (busy or bo) is needed"
+            self.problem = self.no_busy(f"it has {len(names)} states" if names else f"it says {value!r}")
             return None
         self.problem = None
         severity = int(metadata.get("severity") or 0)

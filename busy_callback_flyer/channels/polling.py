@@ -1,0 +1,217 @@
+"""A channel that reads again and again: the tutorial's way, and the baseline that monitors are compared with."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import threading
+import weakref
+from collections.abc import Callable
+from functools import partial
+
+from ophyd.signal import Signal
+from ophyd.utils import DisconnectedError
+
+from ..engine.ports import BusyListener, Put, PutAnswer, Reading
+from ..engine.worker import Worker
+from .signal_reader import BusyReader, host_of, join_channel_access, put_anew, put_that_raised, wait_connected
+
+logger = logging.getLogger(__name__)
+
+EXIT_TIMEOUT = 2.0
+"""Seconds that the poll under way may need when the interpreter exits."""
+
+_ReadAnswer = Callable[[Reading | None], None]
+
+
+class PollingBusy:
+    """A channel to a busy record that polls a signal while a flight lasts.
+
+    A poll is a fresh read on the connection that Busy was put on, so it is evidence. What a poll cannot tell is what
+    became of the put, nor that of a flight between two polls.
+
+    Parameters
+    ----------
+    signal : Signal
+        Of the busy record, also for control layers without monitors.
+    listener : BusyListener
+        It hears what it has not asked for in the polling thread.
+    interval : callable
+        Gives the seconds from one poll to the next.
+
+    Attributes
+    ----------
+    reading : Reading or None
+        What the latest poll said; None where it failed, and between flights: each flight begins with a fresh poll.
+    """
+
+    needs_fence = False
+    needs_ground_read = False
+
+    def __init__(self, signal: Signal, listener: BusyListener, interval: Callable[[], float]) -> None:
+        self.reading: Reading | None = None
+        self._listener = listener
+        self._interval = interval
+        self._signal = self._setpoint = signal
+        self._reader = BusyReader(signal)
+        self.pv = self._reader.pv
+        self._worker = Worker(f"{self.pv} polls", join_channel_access)
+        self._lock = threading.Lock()
+        self._resting = threading.Event()  # each flight has its own
+        self._resting.set()
+        self._requests = 0  # puts and reads: a poll that began before one is not later than it
+        self._asked: list[_ReadAnswer] = []
+        _channels.add(self)
+
+    @property
+    def problem(self) -> str | None:
+        """Why the signal cannot be a busy record's; None where it can."""
+        names = self._reader.names
+        if self._reader.is_epics and self.ready and len(names) not in (1, 2):  # known before the first poll
+            return self._reader.no_busy(f"it has {len(names)} states")
+        return self._reader.problem
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is connected."""
+        return bool(self._signal.connected)
+
+    @property
+    def host(self) -> str | None:
+        """Address of the server, where the control layer tells."""
+        return host_of(self._signal)
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether the calling thread may wait for the polling one."""
+        return not self._worker.here
+
+    def wait_ready(self, timeout: float | None) -> bool:
+        """Wait until it is connected; whether it is."""
+        return wait_connected(self._signal, timeout)
+
+    def close(self) -> None:
+        """Poll no more. Who waits for a read hears that it will not come."""
+        self.rest()
+        self._worker.stop(0)
+        self._give_up()
+
+    def begin(self) -> None:
+        """Poll from now on."""
+        self.rest()
+        with self._lock:
+            self._resting = resting = threading.Event()
+        self._worker.do(partial(self._poll, resting))
+
+    def rest(self) -> None:
+        """Poll no more, until another flight begins."""
+        with self._lock:
+            self._resting.set()
+            self.reading = None
+
+    def fence(self, passed: Callable[[], None]) -> None:
+        """Everything is put on one circuit, in order."""
+        passed()
+
+    def take_back(self, then: Callable[[], None]) -> None:
+        """It puts without callback."""
+        then()
+
+    def lend(self, call: Callable[[], None]) -> None:
+        """Run code of the user at once."""
+        call()
+
+    def put(self, value: int) -> None:
+        """Put without callback, in the calling thread."""
+        try:
+            self._put(value)
+        except Exception as error:  # each control layer has its own
+            logger.warning("%s: %d could not be put: %s", self.pv, value, error)
+
+    def put_callback(self, value: int, answer: PutAnswer) -> None:
+        """Put without callback: it is served before any later read."""
+        try:
+            self._put(value)
+        except Exception as error:  # each control layer has its own
+            answer(put_that_raised(error), str(error))
+        else:
+            answer(Put.SENT, "")
+
+    def read(self, answer: _ReadAnswer) -> None:
+        """Have the next poll answer, or a read of its own between flights; `answer` gets None where it fails."""
+        with self._lock:
+            self._requests += 1
+            self._asked.append(answer)
+            polling = not self._resting.is_set()
+        if not polling and not self._worker.do(self._read):
+            self._give_up()
+
+    def _put(self, value: int) -> None:
+        if not self._signal.connected:  # ophyd would wait for it
+            raise DisconnectedError(f"{self.pv} is not connected")
+        self._requested()
+        try:
+            self._setpoint = put_anew(self._setpoint, value)
+        finally:
+            self._requested()  # it may have gone out behind a poll that began after the first
+
+    def _requested(self) -> None:
+        with self._lock:
+            self._requests += 1
+
+    def _give_up(self) -> None:
+        for answer in self._take_asked():
+            answer(None)
+
+    def _take_asked(self) -> list[_ReadAnswer]:
+        with self._lock:
+            asked, self._asked = self._asked, []
+        return asked
+
+    # In the polling thread
+
+    def _read(self) -> None:
+        asked = self._take_asked()
+        reading = self._reader.get() if asked else None
+        for answer in asked:
+            answer(reading)
+
+    def _poll(self, resting: threading.Event) -> None:
+        connected = False
+        while not resting.is_set():
+            connected = self._look(resting, connected)
+            resting.wait(self._interval())
+        self._read()
+
+    def _look(self, resting: threading.Event, connected: bool) -> bool:
+        """Poll once and tell what is new; whether the record is connected."""
+        requests, asked = self._requests, self._take_asked()
+        reading = self._reader.get()
+        with self._lock:
+            flying = not resting.is_set()
+            unasked = not asked and requests == self._requests
+            if flying:
+                self.reading = reading
+        if flying and reading is None:
+            if self.problem is not None:
+                self._listener.unusable(self.problem)
+            elif connected:
+                self._listener.connection_lost()
+        elif flying and reading is not None:
+            if not connected:
+                self._listener.connected(reading)
+            elif unasked:
+                self._listener.record_read(reading)
+        for answer in asked:
+            answer(reading)
+        return reading is not None
+
+
+_channels: weakref.WeakSet[PollingBusy] = weakref.WeakSet()
+
+
+@atexit.register  # behind pyepics' own, so it runs first: nobody may poll while pyepics shuts libca down
+def _stop_polling() -> None:
+    for channel in list(_channels):
+        channel.rest()
+        channel._worker.stop(EXIT_TIMEOUT)
