@@ -56,7 +56,7 @@ def test_version() -> None:
     assert busy_callback_flyer.__version__ == metadata.version("busy_callback_flyer")
 
 
-@pytest.mark.parametrize("module", ["busy_callback_flyer", "busy_callback_flyer.cli", "busy_callback_flyer.flight"])
+@pytest.mark.parametrize("module", ["busy_callback_flyer", "busy_callback_flyer.tools.cli", "busy_callback_flyer.flight"])
 def test_import_loads_no_channel_access(module: str) -> None:
     """So that the environment can be set first."""
     assert (

@@ -47,6 +47,7 @@ class PollingBusy:
 
     needs_fence = False
     needs_ground_read = False
+    keeps_order = False
 
     def __init__(self, signal: Signal, listener: BusyListener, interval: Callable[[], float]) -> None:
         self.reading: Reading | None = None
@@ -92,22 +93,16 @@ class PollingBusy:
 
     def close(self) -> None:
         """Poll no more. Who waits for a read hears that it will not come."""
-        self.rest()
+        self._rest()
         self._worker.stop(0)
         self._give_up()
 
-    def begin(self) -> None:
-        """Poll from now on."""
-        self.rest()
+    def begin(self, flying: Callable[[], bool]) -> None:
+        """Poll from now on, as long as `flying` says so."""
+        self._rest()
         with self._lock:
             self._resting = resting = threading.Event()
-        self._worker.do(partial(self._poll, resting))
-
-    def rest(self) -> None:
-        """Poll no more, until another flight begins."""
-        with self._lock:
-            self._resting.set()
-            self.reading = None
+        self._worker.do(partial(self._poll, resting, flying))
 
     def fence(self, passed: Callable[[], None]) -> None:
         """Everything is put on one circuit, in order."""
@@ -116,6 +111,9 @@ class PollingBusy:
     def take_back(self, then: Callable[[], None]) -> None:
         """It puts without callback."""
         then()
+
+    def wait_sent(self, timeout: float) -> None:
+        """It puts in the calling thread."""
 
     def lend(self, call: Callable[[], None]) -> None:
         """Run code of the user at once."""
@@ -155,6 +153,11 @@ class PollingBusy:
         finally:
             self._requested()  # it may have gone out behind a poll that began after the first
 
+    def _rest(self) -> None:
+        with self._lock:
+            self._resting.set()
+            self.reading = None
+
     def _requested(self) -> None:
         with self._lock:
             self._requests += 1
@@ -176,11 +179,15 @@ class PollingBusy:
         for answer in asked:
             answer(reading)
 
-    def _poll(self, resting: threading.Event) -> None:
+    def _poll(self, resting: threading.Event, flying: Callable[[], bool]) -> None:
         connected = False
-        while not resting.is_set():
+        while not resting.is_set() and flying():
             connected = self._look(resting, connected)
-            resting.wait(self._interval())
+            if flying():
+                resting.wait(self._interval())
+        with self._lock:
+            resting.set()
+            self.reading = None
         self._read()
 
     def _look(self, resting: threading.Event, connected: bool) -> bool:
@@ -213,5 +220,5 @@ _channels: weakref.WeakSet[PollingBusy] = weakref.WeakSet()
 @atexit.register  # behind pyepics' own, so it runs first: nobody may poll while pyepics shuts libca down
 def _stop_polling() -> None:
     for channel in list(_channels):
-        channel.rest()
+        channel._rest()
         channel._worker.stop(EXIT_TIMEOUT)

@@ -12,7 +12,7 @@ import epics
 import numpy as np
 import pytest
 from busy_callback_flyer.channel import BusySignal, Worker
-from busy_callback_flyer.flight import Reading
+from busy_callback_flyer.engine.ports import Reading
 from ophyd import Component, EpicsSignal, Signal
 from ophyd.sim import make_fake_device
 

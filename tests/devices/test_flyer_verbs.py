@@ -25,7 +25,7 @@ from busy_callback_flyer import (
     FlightTimeout,
     PollingFlyer,
 )
-from busy_callback_flyer.flight import BUSY, DONE, Reading
+from busy_callback_flyer.engine.ports import BUSY, DONE, Reading
 
 from ..conftest import PREFIX, look
 from ..faults.interruptions import until

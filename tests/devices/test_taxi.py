@@ -23,7 +23,7 @@ from busy_callback_flyer import (
     TaxiFlyer,
     plans,
 )
-from busy_callback_flyer.flight import Timeline
+from busy_callback_flyer.engine.timeline import Timeline
 
 # isort: split
 import epics

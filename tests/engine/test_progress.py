@@ -14,9 +14,9 @@ import pytest
 from bluesky import RunEngine
 from bluesky.utils import ProgressBarManager
 from busy_callback_flyer.channel import CountSignal, ScalarReading
-from busy_callback_flyer.flight import Flight, Reading
-from busy_callback_flyer.progress import INTERVAL, Progress
-from busy_callback_flyer.status import FlightStatus
+from busy_callback_flyer.engine.ports import Flight, Reading
+from busy_callback_flyer.engine.progress import INTERVAL, Progress
+from busy_callback_flyer.devices.status import FlightStatus
 from ophyd import Component, Device, EpicsSignalRO, Signal
 
 from busy_callback_flyer import BusyFlyer, FlightTimeout, progress

@@ -30,7 +30,7 @@ from ophyd.status import Status
 from packaging.version import Version
 
 from busy_callback_flyer import BusyFlyer, BusyRecord, plans
-from busy_callback_flyer.status import FlightStatus
+from busy_callback_flyer.devices.status import FlightStatus
 
 TIMEOUT = 20.0  # generous: reached only where something is broken
 

@@ -25,7 +25,7 @@ from busy_callback_flyer import (
     PollingFlyer,
     StaleArrayError,
 )
-from busy_callback_flyer.flight import Reading
+from busy_callback_flyer.engine.ports import Reading
 from busy_callback_flyer.ioc import EmbeddedIOC
 
 from ..conftest import PREFIX, look

@@ -1,0 +1,1 @@
+CAArray = CABusy = CACount = None

@@ -1,0 +1,6 @@
+class Unavailable(RuntimeError):
+    pass
+
+
+def library():
+    raise Unavailable("stub")
