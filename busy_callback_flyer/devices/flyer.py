@@ -97,8 +97,8 @@ class BusyFlyer(Configured):
     Callbacks added to the status of `kickoff` run in libca's thread. They must not block
     there, and they must not make blocking Channel Access calls; a warning names those that do.
 
-    The RunEngine overwrites a page's ``time`` by the moment of collecting. A point's own time is in ``timestamps`` and in the time column's data (seconds since the
-    flight's start).
+    The RunEngine overwrites a page's ``time`` by the moment of collecting. A point's own time
+    is in ``timestamps`` and in the time column's data (seconds since the flight's start).
 
     Examples
     --------

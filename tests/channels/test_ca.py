@@ -10,7 +10,6 @@ from typing import Any
 import epics
 import numpy as np
 import pytest
-
 from busy_callback_flyer.channel import ArrayChannel, ArrayReading, BusyChannel
 from busy_callback_flyer.flight import BUSY, DONE, PUT_DISCONNECTED, PUT_NORMAL, Reading
 from busy_callback_flyer.libca import status_text
