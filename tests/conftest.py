@@ -96,8 +96,9 @@ def controller(ioc: EmbeddedIOC) -> Callable[..., None]:
 def look(pv: str) -> tuple[float, float]:
     """Value and stamp of a PV, asked afresh: after what this process put before.
 
-    Flyers have circuits of their own, so what they put is waited for. By ophyd's own PV objects (`epics.get_pv`): a second object for the same PV crashes pyepics
-    when ophyd releases the channel that both share.
+    Flyers have circuits of their own, so what they put is waited for. By ophyd's own PV objects
+    (`epics.get_pv`): a second object for the same PV crashes pyepics when ophyd releases the
+    channel that both share.
     """
     import epics
 

@@ -69,7 +69,7 @@ def test_fake_device_flies(fake: Any) -> None:
 def test_fake_device_left_busy_is_reset(fake: Any) -> None:
     fake.busy.state.sim_put(1)
     known = threading.Event()
-    fake._worker.do(known.set)  # behind the news
+    fake._wiring.worker.do(known.set)  # behind the news
     assert known.wait(TIMEOUT)
     heard: queue.Queue[int] = queue.Queue()
     fake.busy.state.subscribe(lambda value, **_: heard.put(value), run=False)

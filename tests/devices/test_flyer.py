@@ -169,7 +169,7 @@ def test_two_thousand_flights_leave_nothing_behind(flyer: BusyFlyer, controller:
 
     before = fly(100)
     assert fly(2000) == before
-    assert not channel._requests, "requests that nobody will answer"
+    assert not requests_under_way(), "requests that nobody will answer"
 
 
 def test_status_finishes_in_libcas_thread(direct_flyer: BusyFlyer, controller: Controller) -> None:

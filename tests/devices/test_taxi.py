@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, Literal
@@ -29,7 +30,7 @@ from busy_callback_flyer.engine.timeline import Timeline
 import epics
 
 from ..conftest import PREFIX, look
-from ..faults.interruptions import until
+from ..faults.interruptions import known, until
 
 BUSY, TAXI = f"{PREFIX}own", f"{PREFIX}second"
 TIMEOUT = 20.0
@@ -322,7 +323,7 @@ def test_nothing_is_moved_while_another_flies(
     flyer.when_busy = when_busy
     taxied = look(TAXI)
     epics.caput(BUSY, 1, wait=False)
-    until(lambda: flyer._wiring.driver.channel.reading is not None and flyer._wiring.driver.channel.reading.value == 1)
+    until(lambda: known(flyer) == 1)
     with pytest.raises(FlightRefused, match="is Busy"):
         flyer.prepare()
     status = flyer.kickoff()

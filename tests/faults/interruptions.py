@@ -47,6 +47,12 @@ def until(condition: Callable[[], object], timeout: float = TIMEOUT) -> None:
         time.sleep(0.001)
 
 
+def known(flyer: BusyFlyer) -> int | None:
+    """What a flyer's channel heard last."""
+    reading = flyer._wiring.driver.channel.reading
+    return None if reading is None else reading.value
+
+
 @contextmanager
 def ctrl_c_without_a_plan_is_ignored() -> Iterator[None]:
     """A second Ctrl-C that comes when the RunEngine has just paused is nobody's, and pytest would end by it."""

@@ -30,6 +30,7 @@ from busy_callback_flyer.ioc import EmbeddedIOC
 
 from ..conftest import PREFIX, look
 from ..ioc.client import RemoteClient
+from .interruptions import known
 
 BUSY_PV = f"{PREFIX}mybusy"
 OWN_PV = f"{PREFIX}own"
@@ -238,7 +239,7 @@ def test_another_clients_flight_queued_ahead(
     assert not second.returned(BUSY_PV)
     second.watch(BUSY_PV)
     controller(npts=5, duration=0.3)
-    until(lambda: flyer._wiring.driver.channel.reading is not None and flyer._wiring.driver.channel.reading.value == 1)
+    until(lambda: known(flyer) == 1)
     status = flyer.kickoff()
     epics.caput(BUSY_PV, 0)  # the first's is over
     status.wait(TIMEOUT)
@@ -256,9 +257,7 @@ def test_two_flyers_and_the_second_is_refused(way: Make, controller: Controller)
     controller(npts=5, duration=0.5)
     status = first.kickoff()
     in_flight(first)
-    until(
-        lambda: second._wiring.driver.channel.reading is not None and second._wiring.driver.channel.reading.value == 1
-    )
+    until(lambda: known(second) == 1)
     with pytest.raises(FlightRefused, match=f"{BUSY_PV}.*when_busy='fail'"):
         second.kickoff().wait(TIMEOUT)
     second.stop()
@@ -275,9 +274,7 @@ def test_two_flyers_one_after_the_other(way: Make, controller: Controller) -> No
     controller(npts=5, duration=0.3)
     status = first.kickoff()
     in_flight(first)
-    until(
-        lambda: second._wiring.driver.channel.reading is not None and second._wiring.driver.channel.reading.value == 1
-    )
+    until(lambda: known(second) == 1)
     waiting = second.kickoff()
     status.wait(TIMEOUT)
     waiting.wait(TIMEOUT)
@@ -298,9 +295,7 @@ def test_stopped_while_queued_behind_another_clients_flight(way: Make, controlle
     for _ in range(10):
         status = other.kickoff()
         in_flight(other)
-        until(
-            lambda: flyer._wiring.driver.channel.reading is not None and flyer._wiring.driver.channel.reading.value == 1
-        )
+        until(lambda: known(flyer) == 1)
         known = flyer._wiring.driver.channel.reading
         assert known is not None
         flyer._wiring.driver.channel.reading = known._replace(
@@ -401,9 +396,7 @@ def test_late_done_of_a_controller_falls_into_the_settling(way: Make, controller
     in_flight(first)
     controller_has_begun()
     controller(npts=5, duration=0.6)
-    until(
-        lambda: second._wiring.driver.channel.reading is not None and second._wiring.driver.channel.reading.value == 1
-    )
+    until(lambda: known(second) == 1)
     status = second.kickoff()
     reset.wait(TIMEOUT)
     with pytest.raises(StaleArrayError):
@@ -525,9 +518,7 @@ def test_stopped_as_it_takes_off(way: Make, controller: Controller) -> None:
     controller(duration=60)
     for _ in range(60):
         epics.caput(BUSY_PV, 1)
-        until(
-            lambda: flyer._wiring.driver.channel.reading is not None and flyer._wiring.driver.channel.reading.value == 1
-        )
+        until(lambda: known(flyer) == 1)
         status = flyer.kickoff()
         stopper = threading.Timer(settle * moments.uniform(0.9, 1.3), flyer.stop)
         stopper.start()
