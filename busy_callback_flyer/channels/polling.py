@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import logging
 import threading
 import weakref
 from collections.abc import Callable
-from functools import partial
 
 from ophyd.signal import Signal
 from ophyd.utils import DisconnectedError
 
 from ..engine.ports import BusyListener, Put, PutAnswer, Reading
 from ..engine.worker import Worker
-from .signal_reader import BusyReader, host_of, join_channel_access, put_anew, put_that_raised, wait_connected
+from .choice import join_control_layer
+from .signal_reader import BusyReader, host_of, put_anew, put_that_raised, wait_connected
 
 logger = logging.getLogger(__name__)
 
@@ -42,11 +43,12 @@ class PollingBusy:
     Attributes
     ----------
     reading : Reading or None
-        What the latest poll said; None where it failed, and between flights: each flight begins with a fresh poll.
+        What the latest poll of this flight said; None where it failed. Each flight begins with a fresh poll.
     """
 
     needs_fence = False
     needs_ground_read = False
+    keeps_order = False
 
     def __init__(self, signal: Signal, listener: BusyListener, interval: Callable[[], float]) -> None:
         self.reading: Reading | None = None
@@ -55,13 +57,14 @@ class PollingBusy:
         self._signal = self._setpoint = signal
         self._reader = BusyReader(signal)
         self.pv = self._reader.pv
-        self._worker = Worker(f"{self.pv} polls", join_channel_access)
+        self._worker = Worker(f"{self.pv} polls", join_control_layer)
         self._lock = threading.Lock()
         self._resting = threading.Event()  # each flight has its own
-        self._resting.set()
+        self._flying: Callable[[], bool] = lambda: False
         self._requests = 0  # puts and reads: a poll that began before one is not later than it
         self._asked: list[_ReadAnswer] = []
         _channels.add(self)
+        _stop_polling_at_exit()
 
     @property
     def problem(self) -> str | None:
@@ -90,24 +93,20 @@ class PollingBusy:
         """Wait until it is connected; whether it is."""
         return wait_connected(self._signal, timeout)
 
-    def close(self) -> None:
-        """Poll no more. Who waits for a read hears that it will not come."""
-        self.rest()
-        self._worker.stop(0)
-        self._give_up()
-
-    def begin(self) -> None:
-        """Poll from now on."""
-        self.rest()
-        with self._lock:
-            self._resting = resting = threading.Event()
-        self._worker.do(partial(self._poll, resting))
-
-    def rest(self) -> None:
-        """Poll no more, until another flight begins."""
+    def close(self, timeout: float = 0.0) -> None:
+        """Poll no more; wait for the poll under way, `timeout` seconds at most. Who waits for a read gets None."""
         with self._lock:
             self._resting.set()
-            self.reading = None
+            self._flying = lambda: False
+        self._worker.stop(timeout)
+        self._give_up()
+
+    def begin(self, flying: Callable[[], bool]) -> None:
+        """Poll from now on, as long as `flying` says so."""
+        with self._lock:
+            self._resting.set()
+            self._resting, self._flying, self.reading = threading.Event(), flying, None
+            self._worker.do(functools.partial(self._poll, self._resting, flying))
 
     def fence(self, passed: Callable[[], None]) -> None:
         """Everything is put on one circuit, in order."""
@@ -116,6 +115,9 @@ class PollingBusy:
     def take_back(self, then: Callable[[], None]) -> None:
         """It puts without callback."""
         then()
+
+    def wait_sent(self, timeout: float) -> None:
+        """It was sent."""
 
     def lend(self, call: Callable[[], None]) -> None:
         """Run code of the user at once."""
@@ -142,8 +144,9 @@ class PollingBusy:
         with self._lock:
             self._requests += 1
             self._asked.append(answer)
-            polling = not self._resting.is_set()
-        if not polling and not self._worker.do(self._read):
+        if not self._flying():
+            self._resting.set()  # the thread may be waiting for the time of a poll that is not needed any more
+        if not self._worker.do(self._read):
             self._give_up()
 
     def _put(self, value: int) -> None:
@@ -171,37 +174,41 @@ class PollingBusy:
     # In the polling thread
 
     def _read(self) -> None:
+        """Answer the reads that no poll has answered."""
         asked = self._take_asked()
         reading = self._reader.get() if asked else None
         for answer in asked:
             answer(reading)
 
-    def _poll(self, resting: threading.Event) -> None:
-        connected = False
-        while not resting.is_set():
-            connected = self._look(resting, connected)
-            resting.wait(self._interval())
-        self._read()
+    def _poll(self, resting: threading.Event, flying: Callable[[], bool]) -> None:
+        def over() -> bool:
+            return resting.is_set() or not flying()
 
-    def _look(self, resting: threading.Event, connected: bool) -> bool:
+        connected = False
+        while not over():
+            connected = self._look(over, connected)
+            if not over():
+                resting.wait(self._interval())
+
+    def _look(self, over: Callable[[], bool], connected: bool) -> bool:
         """Poll once and tell what is new; whether the record is connected."""
         requests, asked = self._requests, self._take_asked()
         reading = self._reader.get()
         with self._lock:
-            flying = not resting.is_set()
             unasked = not asked and requests == self._requests
-            if flying:
+            if not over():
                 self.reading = reading
-        if flying and reading is None:
+        if over():
+            pass
+        elif reading is None:
             if self.problem is not None:
                 self._listener.unusable(self.problem)
             elif connected:
                 self._listener.connection_lost()
-        elif flying and reading is not None:
-            if not connected:
-                self._listener.connected(reading)
-            elif unasked:
-                self._listener.record_read(reading)
+        elif not connected:
+            self._listener.connected(reading)
+        elif unasked:
+            self._listener.record_read(reading)
         for answer in asked:
             answer(reading)
         return reading is not None
@@ -210,8 +217,12 @@ class PollingBusy:
 _channels: weakref.WeakSet[PollingBusy] = weakref.WeakSet()
 
 
-@atexit.register  # behind pyepics' own, so it runs first: nobody may poll while pyepics shuts libca down
 def _stop_polling() -> None:
     for channel in list(_channels):
-        channel.rest()
-        channel._worker.stop(EXIT_TIMEOUT)
+        channel.close(EXIT_TIMEOUT)
+
+
+@functools.cache
+def _stop_polling_at_exit() -> None:
+    """Have it done before ophyd releases its PVs, for which it registers itself with its first signal."""
+    atexit.register(_stop_polling)

@@ -19,8 +19,7 @@ from ophyd.sim import FakeEpicsSignal
 from ophyd.utils import DisconnectedError, ReadOnlyError
 
 from busy_callback_flyer import Waveform
-from busy_callback_flyer.channels.choice import name_of, state_of, why_not_direct
-from busy_callback_flyer.channels.signal_reader import join_channel_access
+from busy_callback_flyer.channels.choice import join_control_layer, name_of, state_of, why_not_direct
 from busy_callback_flyer.channels.signals import SignalArray, SignalBusy, SignalCount, SignalValue
 from busy_callback_flyer.engine.ports import (
     BUSY,
@@ -52,7 +51,7 @@ def listener() -> Listener:
 
 @pytest.fixture
 def worker() -> Iterator[Worker]:
-    worker = Worker("test", join_channel_access)
+    worker = Worker("test", join_control_layer)
     yield worker
     worker.stop(TIMEOUT)
 
