@@ -10,6 +10,9 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import threading
+import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,10 +26,12 @@ if TYPE_CHECKING:
     from bluesky import RunEngine
 
     from busy_callback_flyer import BusyFlyer
+    from busy_callback_flyer.engine.driver import FlightDriver
 
 PREFIX = "prj:"
 
 _ioc: EmbeddedIOC | None = None
+_drivers: weakref.WeakSet[FlightDriver] = weakref.WeakSet()
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -39,6 +44,16 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         del os.environ[name]
     os.environ.update(_ioc.client_environment)
     import ophyd  # noqa: F401 - before epics: it chooses the libca that pyepics loads
+
+    from busy_callback_flyer.engine.driver import FlightDriver
+
+    make = FlightDriver.__init__
+
+    def note_and_make(driver: FlightDriver, *args: Any, **kwargs: Any) -> None:
+        _drivers.add(driver)
+        make(driver, *args, **kwargs)
+
+    FlightDriver.__init__ = note_and_make  # type: ignore[method-assign]
 
 
 INTERRUPTED = "interrupted"
@@ -79,15 +94,31 @@ def controller(ioc: EmbeddedIOC) -> Callable[..., None]:
 
 
 def look(pv: str) -> tuple[float, float]:
-    """Value and stamp of a PV, asked afresh: after what this process put before, as the circuit keeps order.
+    """Value and stamp of a PV, asked afresh: after what this process put before.
 
-    By ophyd's own PV objects (`epics.get_pv`): a second object for the same PV crashes pyepics
-    when ophyd releases the channel that both share.
+    Flyers have circuits of their own, so what they put is waited for. By ophyd's own PV objects
+    (`epics.get_pv`): a second object for the same PV crashes pyepics when ophyd releases the
+    channel that both share.
     """
     import epics
 
+    for driver in list(_drivers):
+        _wait_served(driver)
     said = epics.get_pv(pv, connect=True, timeout=10).get_with_metadata(form="time", use_monitor=False, timeout=10)
     return said["value"], said["timestamp"]
+
+
+def _wait_served(driver: FlightDriver) -> None:
+    """Wait until what a flyer has put is served."""
+    deadline = time.monotonic() + 5
+    flight, channel = driver.flight, driver.channel
+    while flight is not None and flight.state.name in ("NEW", "FENCING") and time.monotonic() < deadline:
+        time.sleep(0.0005)
+    driver.wait(5)
+    if flight is not None and channel.ready and channel.may_wait:
+        served = threading.Event()
+        channel.read(lambda _: served.set())
+        served.wait(2)
 
 
 def free_ports(count: int) -> list[int]:

@@ -8,6 +8,15 @@ from typing import Any
 from ophyd import Device, Signal
 from ophyd.device import Staged
 
+# isort: split
+from epics import ca
+
+
+def library_file() -> str:
+    """Path of the libca that pyepics loaded; AttributeError where it does not tell."""
+    name: str = ca.libca._name
+    return name
+
 
 def read_pv(signal: Signal) -> Any:
     """The control layer's object that a signal is read by; None where it has none."""

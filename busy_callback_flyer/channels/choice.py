@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import ophyd
 from ophyd import Device
 from ophyd.signal import EpicsSignalBase, Signal
 
@@ -41,11 +40,3 @@ def why_not_direct(signals: Iterable[Signal]) -> str | None:
     except Unavailable as reason:
         return str(reason)
     return None
-
-
-def join_control_layer() -> None:
-    """Let the calling thread use signals: pyepics asks for that."""
-    if ophyd.get_cl().name == "pyepics":
-        from epics import ca
-
-        ca.use_initial_context()

@@ -117,7 +117,7 @@ class PollingBusy:
         then()
 
     def wait_sent(self, timeout: float) -> None:
-        """It was sent."""
+        """It puts in the calling thread."""
 
     def lend(self, call: Callable[[], None]) -> None:
         """Run code of the user at once."""

@@ -7,13 +7,14 @@ import logging
 import time
 from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from event_model import PartialEventPage
 from ophyd import Component, Device, Signal
 
 from ..channels import _private
-from ..channels.choice import join_control_layer, name_of, state_of
+from ..channels.choice import name_of, state_of
+from ..channels.signal_reader import join_channel_access
 from ..engine.errors import FlightRefused
 from ..engine.flight import Flight
 from ..engine.options import OPTIONS, FlyerOptions, Options, numpydoc, signature
@@ -26,7 +27,7 @@ from .configured import Configured, DeviceArguments
 from .one_flight import OneFlight
 from .records import BusyRecord, Waveform
 from .status import FlightStatus
-from .wiring import OpenBusy, Wiring, column_names, open_busy
+from .wiring import Wiring, column_names, open_busy
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -96,8 +97,8 @@ class BusyFlyer(Configured):
     Callbacks added to the status of `kickoff` run in libca's thread. They must not block
     there, and they must not make blocking Channel Access calls; a warning names those that do.
 
-    The RunEngine overwrites a page's ``time`` by the moment of collecting. A point's own time is in ``timestamps`` and in the time column's data (seconds since the
-    flight's start).
+    The RunEngine overwrites a page's ``time`` by the moment of collecting. A point's own time
+    is in ``timestamps`` and in the time column's data (seconds since the flight's start).
 
     Examples
     --------
@@ -115,16 +116,16 @@ class BusyFlyer(Configured):
     SUB_FLIGHT_FAILED = one_flight.FAILED
 
     OPTIONS = OPTIONS
-    OPEN_BUSY: ClassVar[OpenBusy] = staticmethod(open_busy)
+    OPEN_BUSY = staticmethod(open_busy)
     """Opens the channel to the busy record."""
 
     def __init__(self, prefix: str = "", *, name: str, **options: Unpack[FlyerArguments]) -> None:
         super().__init__(prefix, name=name, **options)
         self._gone = False
         self._replay = Replay()
-        self._subscribers = Worker(f"{self.name} subscribers", join_control_layer)
-        self._watchers = Worker(f"{self.name} watchers", join_control_layer)
-        self._teller = Worker(f"{self.name} failures", join_control_layer)
+        self._subscribers = Worker(f"{self.name} subscribers", join_channel_access)
+        self._watchers = Worker(f"{self.name} watchers", join_channel_access)
+        self._teller = Worker(f"{self.name} failures", join_channel_access)
         self._wiring = Wiring(self, self.OPEN_BUSY, self._teller)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

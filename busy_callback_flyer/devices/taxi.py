@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from event_model import PartialEventPage
 from ophyd import Component, Signal
@@ -13,7 +13,7 @@ from ..channels.choice import name_of, state_of
 from ..engine.collector import Collector
 from ..engine.errors import FlightRefused
 from ..engine.flight import Flight
-from ..engine.options import TAXI_OPTIONS, TaxiOptions, signature
+from ..engine.options import TAXI_OPTIONS, FlyerOptions, Options, TaxiOptions, signature
 from ..engine.ports import BUSY
 from ..engine.replay import Replay
 from ..engine.taxi import Taxi
@@ -114,8 +114,8 @@ class TaxiFlyer(BusyFlyer):
             raise FlightRefused(
                 f"{channel.pv} is Busy: to taxi would move what flies. Wait for that flight, or write Done"
             )
-        self._prepared = status = self._taxi.go()
-        return status
+        self._prepared = cast(FlightStatus, self._taxi.go())
+        return self._prepared
 
     def kickoff(self) -> FlightStatus:
         """Start a flight, see `BusyFlyer.kickoff`; where nothing was prepared, taxi first."""
@@ -164,8 +164,7 @@ class TaxiFlyer(BusyFlyer):
             self._taxi.end("its plan was given up in a pause")
 
     def _taxi_kickoff(self) -> FlightStatus:
-        options = self.flight_options()
-        options.flight_timeout = self.taxi_timeout
+        options = Options(**cast(FlyerOptions, self.options | {"flight_timeout": self.taxi_timeout}))
         flight = Flight(
             name_of(state_of(self.taxi)),
             options,
@@ -182,4 +181,3 @@ class TaxiFlyer(BusyFlyer):
 
 
 TaxiFlyer.__init__.__signature__ = signature(TaxiFlyer.__init__, TAXI_OPTIONS.values())  # type: ignore[attr-defined]
-'''

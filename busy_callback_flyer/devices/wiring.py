@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from ophyd import Signal
 
 from ..channels.ca import CAArray, CABusy, CACount
-from ..channels.choice import join_control_layer, why_not_direct
+from ..channels.choice import why_not_direct
+from ..channels.signal_reader import join_channel_access
 from ..channels.signals import SignalArray, SignalBusy, SignalCount, SignalValue
 from ..engine.collector import ArraySpec, Collector, ValueSpec
 from ..engine.driver import FlightDriver
@@ -55,7 +56,7 @@ class Wiring:
         waveforms = {attr: getattr(flyer, attr) for attr in column_names(type(flyer))}
         states = flyer.busy_states
         self.direct = self._is_direct([*states, *(waveform.wave for waveform in waveforms.values())])
-        self.worker = Worker(f"{flyer.name} {'values' if self.direct else 'signals'}", join_control_layer)
+        self.worker = Worker(f"{flyer.name} {'values' if self.direct else 'signals'}", join_channel_access)
         specs = [
             ArraySpec(
                 attr,

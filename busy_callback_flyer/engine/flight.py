@@ -96,6 +96,7 @@ class Order(enum.Enum):
 Orders = tuple[Order, ...]
 _NOTHING: Orders = ()
 _VERDICT: Orders = (Order.FINISH,)
+_SAYS = {DONE: "Done", BUSY: "Busy"}
 
 _Deadline = Callable[[float], Orders]
 
@@ -238,10 +239,8 @@ class Flight:
 
     def fence_passed(self, now: float) -> Orders:
         """What this process put before was served."""
-        if self.state is not State.FENCING:
-            return _NOTHING
         self.needs_fence = False
-        return self._go_on(now)
+        return self._go_on(now) if self.state is State.FENCING else _NOTHING
 
     def taxi_failed(self, error: Exception, now: float) -> Orders:
         """The taxi that was ordered has failed: nothing is flown."""
@@ -269,11 +268,13 @@ class Flight:
             if self.options.when_busy == "wait":
                 return self._take_off(reading, now)
             return self._enter(State.SETTLING, now)
-        if self.state is State.SETTLING and reading.value == BUSY:
+        if self.state is State.SETTLING and reading.value != DONE:
             return self._on_ground(reading, now)
         if self.state not in (State.SENT, State.FLYING):
             return _NOTHING
-        return self._busy_says(reading, now) if reading.value == BUSY else self._done_says(reading, now)
+        if reading.value == BUSY:
+            return self._busy_says(reading, now)
+        return self._done_says(reading, now) if reading.value == DONE else _NOTHING  # 2 and more are neither
 
     def ground_read(self, reading: Reading | None, now: float) -> Orders:
         """A read sent ahead of the put came back: what the record said at the last moment; None: it failed.
@@ -312,7 +313,7 @@ class Flight:
         later, self._read_pending = self._read_is_later, False
         if self.state not in (State.SENT, State.FLYING):
             return _NOTHING
-        if reading is None:
+        if reading is None or reading.value not in (DONE, BUSY):
             self._ask_at = now + CALLBACK_GRACE
             return _NOTHING
         if reading.value == BUSY:
@@ -352,7 +353,7 @@ class Flight:
         if self.state is not State.LOST:  # we knew already: the news was under way at kickoff
             return self.record_says(reading, now)
         if reading.value != BUSY or reading.stamp != self._busy_stamp or not self._stamps_move:
-            said = "Busy, maybe in another flight" if reading.value == BUSY else "Done"
+            said = "Busy, maybe in another flight" if reading.value == BUSY else _SAYS.get(reading.value, "as neither")
             return self._fail(FlightLost, now, f"the connection was lost, and the record came back {said}: fly again")
         self._done, self._ended, self._ask_at, self._in_doubt_since = None, None, None, None
         self._callback_back, self._rejoined = False, True
@@ -570,7 +571,11 @@ class Flight:
 
     def _circumstances(self, now: float, *, at_once: bool) -> str:
         last = self._last or self._last_seen
-        seen = "nothing" if last is None else f"{'Busy' if last.value else 'Done'}, stamp {last.stamp:.6f}"
+        seen = (
+            "nothing"
+            if last is None
+            else f"{_SAYS.get(last.value, f'{last.value}, neither Busy nor Done')}, stamp {last.stamp:.6f}"
+        )
         if last is not None and last.severity:
             seen += f", alarm severity {last.severity} {last.alarm}"
         if at_once:

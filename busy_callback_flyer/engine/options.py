@@ -350,4 +350,6 @@ def signature(function: Callable[..., Any], options: Iterable[Option]) -> inspec
 
 def _evaluated(function: Any, parameter: inspect.Parameter) -> inspect.Parameter:
     """Its annotation is no text: loaders read it."""
-    return parameter.replace(annotation=eval(str(parameter.annotation), function.__globals__))
+    if not isinstance(parameter.annotation, str):
+        return parameter
+    return parameter.replace(annotation=eval(parameter.annotation, function.__globals__))

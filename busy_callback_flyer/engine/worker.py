@@ -29,17 +29,17 @@ class Worker:
     def __init__(self, name: str, first: Callable[[], None] | None = None) -> None:
         self._name = name
         self._first = first
-        self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()
+        self._tasks: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        self._lock = threading.RLock()  # the garbage collector may ask for a task while the thread holds it
         self._thread: threading.Thread | None = None
         self._stopped = False
 
     @property
     def here(self) -> bool:
         """Whether the calling thread is the worker's."""
-        return threading.current_thread() is self._thread
+        return self._thread is not None and self._thread.ident == threading.get_ident()
 
-    def do(self, task: Callable[[], None]) -> bool:
+    def do(self, task: Callable[[], object]) -> bool:
         """Do it soon, after what was asked for before; False where the worker was stopped, and it will not be done."""
         with self._lock:
             if self._stopped:
@@ -82,7 +82,7 @@ class Worker:
             self._thread.join(timeout)
 
     def _run(self) -> None:
-        task = self._first
+        task: Callable[[], object] | None = self._first
         while True:
             try:
                 if task is not None:

@@ -169,8 +169,8 @@ def _ioc(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from .check import check
     from ..devices.make import make_flyer
+    from .check import check
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # lands, as by Ctrl-C
     columns = [f"c{number}_" + re.sub(r"\W", "_", name) for number, name in enumerate(arguments.arrays, start=1)]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from busy_callback_flyer.tiled_server import TiledServer
+from busy_callback_flyer.tools.tiled_server import TiledServer
 
 from ..conftest import free_ports
 

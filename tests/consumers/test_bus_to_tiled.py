@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from busy_callback_flyer.tiled_server import TiledServer
+from busy_callback_flyer.tools.tiled_server import TiledServer
 
 from ..conftest import free_ports
 from ..faults.interruptions import until

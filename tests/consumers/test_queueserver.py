@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 import busy_callback_flyer
-from busy_callback_flyer.tiled_server import TiledServer
+from busy_callback_flyer.tools.tiled_server import TiledServer
 
 from ..conftest import PREFIX, free_ports, look
 from ..faults.interruptions import until

@@ -16,7 +16,7 @@ from bluesky.utils import MsgGenerator
 from busy_callback_flyer import BusyFlyer
 from busy_callback_flyer.callbacks import PointTimes
 from busy_callback_flyer.plans import fly, recover
-from busy_callback_flyer.tiled_server import TiledServer
+from busy_callback_flyer.tools.tiled_server import TiledServer
 
 from ..faults.interruptions import until
 from ..tools.test_cli import run

@@ -5,21 +5,18 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import epics
 import numpy as np
 import pytest
-from busy_callback_flyer.channel import BusySignal, Worker
-from busy_callback_flyer.flight import Reading
-from ophyd import Component, EpicsSignal, Signal
+from ophyd import Component, Signal
 from ophyd.sim import make_fake_device
 
 from busy_callback_flyer import BusyFlyer, FlightRefused, FlightTimeout
 
 from ..conftest import PREFIX
-from .test_ca import Listener
 
 TIMEOUT = 20.0
 BUSY_PV = f"{PREFIX}mybusy"
@@ -72,7 +69,7 @@ def test_fake_device_flies(fake: Any) -> None:
 def test_fake_device_left_busy_is_reset(fake: Any) -> None:
     fake.busy.state.sim_put(1)
     known = threading.Event()
-    fake._worker.do(known.set)  # behind the news
+    fake._wiring.worker.do(known.set)  # behind the news
     assert known.wait(TIMEOUT)
     heard: queue.Queue[int] = queue.Queue()
     fake.busy.state.subscribe(lambda value, **_: heard.put(value), run=False)
@@ -140,7 +137,7 @@ def test_falls_back_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_why_libca_cannot_be_had_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its name is a private one, and pyepics may find none: a reason, and no error of another kind."""
-    from busy_callback_flyer import libca
+    from busy_callback_flyer.channels.ca import library as libca
 
     def fail() -> None:
         raise epics.ca.ChannelAccessException("cannot find Epics CA DLL")
@@ -167,36 +164,6 @@ def test_events_can_be_changed_between_flights(make_flyer: MakeFlyer, controller
     flyer.events = "none"
     with pytest.raises(ValueError, match="events='none'"):
         flyer.kickoff()
-
-
-@pytest.fixture
-def listener() -> Listener:
-    return Listener()
-
-
-# The traps of an EPICS signal
-
-
-@pytest.fixture
-def line(listener: Listener, controller: Controller) -> Iterator[BusySignal]:
-    epics.caput(BUSY_PV, 0, wait=True, timeout=TIMEOUT)
-    worker = Worker("test")
-    line = BusySignal(EpicsSignal(BUSY_PV, name="state", string=True), worker, listener)
-    assert line.wait_ready(TIMEOUT)
-    assert listener.next()[0] == "connected"
-    yield line
-    line.close()
-    worker.stop(TIMEOUT)
-
-
-def says(listener: Listener, value: int) -> Reading:
-    """The next news of this value; a new subscription may tell twice of what was before."""
-    while True:
-        kind, reading = listener.next()
-        assert kind == "says"
-        if reading.value == value:
-            assert isinstance(reading, Reading)
-            return reading
 
 
 def test_a_flyer_whose_signals_somebody_watches(make_flyer: MakeFlyer, controller: Controller) -> None:

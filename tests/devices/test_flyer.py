@@ -30,15 +30,15 @@ from busy_callback_flyer import (
     RaggedArrayError,
     StaleArrayError,
     Waveform,
-    channel,
     make_flyer,
 )
-from busy_callback_flyer import flyer as flyer_module
-from busy_callback_flyer.channel import ArrayChannel, BusyChannel, PutAnswer
-from busy_callback_flyer.flight import PUT_NORMAL
+from busy_callback_flyer.channels.ca import CABusy
+from busy_callback_flyer.engine.options import OPTIONS
+from busy_callback_flyer.engine.ports import Put, PutAnswer
 from busy_callback_flyer.ioc import EmbeddedIOC
 
 from ..conftest import PREFIX, look
+from ..faults.interruptions import until
 
 Documents = list[tuple[str, dict[str, Any]]]
 Controller = Callable[..., None]
@@ -169,7 +169,7 @@ def test_two_thousand_flights_leave_nothing_behind(flyer: BusyFlyer, controller:
 
     before = fly(100)
     assert fly(2000) == before
-    assert not channel._requests, "requests that nobody will answer"
+    assert not requests_under_way(), "requests that nobody will answer"
 
 
 def test_status_finishes_in_libcas_thread(direct_flyer: BusyFlyer, controller: Controller) -> None:
@@ -285,20 +285,20 @@ def test_late_answer_to_an_earlier_flight_is_not_ours(
 ) -> None:
     controller(duration=60)
     answers: list[PutAnswer] = []
-    put_callback = BusyChannel.put_callback
+    put_callback = CABusy.put_callback
 
-    def keep_answer(channel: BusyChannel, value: int, answer: PutAnswer) -> None:
+    def keep_answer(channel: CABusy, value: int, answer: PutAnswer) -> None:
         answers.append(answer)
         put_callback(channel, value, answer)
 
-    monkeypatch.setattr(BusyChannel, "put_callback", keep_answer)
+    monkeypatch.setattr(CABusy, "put_callback", keep_answer)
     for _ in range(2):
         direct_flyer.stop()
         look(BUSY_PV)
         status = direct_flyer.kickoff()
     while "busy" not in direct_flyer.timeline:
         assert not status.done
-    answers[0](PUT_NORMAL, "")
+    answers[0](Put.SERVED, "")
     assert "callback" not in direct_flyer.timeline
     assert not status.done
 
@@ -310,21 +310,23 @@ def test_kickoff_waits_for_the_done_of_the_flight_before(
     controller(duration=60)
     puts: list[str] = []
     about_to_put, go_on = threading.Event(), threading.Event()
-    put_done, put_busy = direct_flyer._put_done, direct_flyer._put_busy
+    channel = direct_flyer._wiring.driver.channel
+    put_done, put_busy = channel.put, channel.put_callback
 
-    def slow_put_done() -> None:
+    def slow_put_done(value: int) -> None:
         about_to_put.set()
         assert go_on.wait(TIMEOUT)
         puts.append("Done")
-        put_done()
+        put_done(value)
 
-    def noted_put_busy(flight: Any) -> None:
+    def noted_put_busy(value: int, answer: PutAnswer) -> None:
         puts.append("Busy")
-        put_busy(flight)
+        put_busy(value, answer)
 
-    monkeypatch.setattr(direct_flyer, "_put_done", slow_put_done)
-    monkeypatch.setattr(direct_flyer, "_put_busy", noted_put_busy)
+    monkeypatch.setattr(channel, "put", slow_put_done)
+    monkeypatch.setattr(channel, "put_callback", noted_put_busy)
     direct_flyer.kickoff()
+    until(lambda: "put" in direct_flyer.timeline)
     stopper = threading.Thread(target=direct_flyer.stop)
     stopper.start()
     assert about_to_put.wait(TIMEOUT)
@@ -454,14 +456,14 @@ def test_destroy_releases_the_channels(direct_flyer: BusyFlyer, controller: Cont
     controller(duration=60)
     status = direct_flyer.kickoff()
     look(BUSY_PV)  # Busy is put by now
-    assert all(channel.ready for channel in direct_flyer._channels())
+    assert all(channel.ready for channel in direct_flyer._wiring.channels)
     direct_flyer.destroy()
     with pytest.raises(FlightAborted):
         status.wait(TIMEOUT)
     assert look(BUSY_PV)[0] == 0
     with pytest.raises(RuntimeError, match="ifly was destroyed"):
         direct_flyer.kickoff()
-    channels = direct_flyer._channels()
+    channels = direct_flyer._wiring.channels
     assert not any(channel.ready for channel in channels)
     assert all(isinstance(channel, BusyChannel | ArrayChannel) and not channel._finalizer.alive for channel in channels)
     controller()
@@ -591,7 +593,7 @@ def test_configure(direct_flyer: BusyFlyer) -> None:
 def test_every_option_can_be_configured() -> None:
     """Those of the constructor, and of the docstring."""
     options = set(inspect.signature(BusyFlyer.__init__).parameters) - {"self", "prefix", "name", "kwargs"}
-    assert options == set(flyer_module.OPTIONS)
+    assert options == set(OPTIONS)
     assert BusyFlyer.__doc__ is not None
     for option in options:
         assert re.search(rf"^ *{option} : ", BusyFlyer.__doc__, re.MULTILINE), option

@@ -25,7 +25,8 @@ from busy_callback_flyer import (
     FlightTimeout,
     PollingFlyer,
 )
-from busy_callback_flyer.flight import BUSY, DONE, Reading
+from busy_callback_flyer.devices.one_flight import OneFlight
+from busy_callback_flyer.engine.ports import BUSY, DONE, Reading
 
 from ..conftest import PREFIX, look
 from ..faults.interruptions import until
@@ -97,7 +98,7 @@ def test_kickoff_that_finishes_on_busy_where_busy_is_never_seen(make_flyer: Make
 def test_kickoff_that_finishes_on_busy_fails_before_it(flyer: BusyFlyer, controller: Controller) -> None:
     controller(fault=1)  # never finishes
     epics.caput(BUSY_PV, 1)
-    while flyer._channel.reading is None or flyer._channel.reading.value == 0:
+    while flyer._wiring.driver.channel.reading is None or flyer._wiring.driver.channel.reading.value == 0:
         assert look(BUSY_PV)[0] == 1
     flyer.kickoff_finishes_on, flyer.when_busy = "busy", "fail"
     with pytest.raises(FlightRefused, match=BUSY_PV):
@@ -111,13 +112,14 @@ def test_kickoff_does_not_finish_on_the_busy_of_another_client(
     """By signals, what comes before the answer to the read ahead of the put is not of this flight."""
     flyer = make_flyer(events="ophyd", kickoff_finishes_on="busy")
     reads: list[Callable[[Reading], None]] = []
-    monkeypatch.setattr(flyer._channel, "read", reads.append)
-    monkeypatch.setattr(flyer._channel, "put_callback", lambda *_: None)
+    driver = flyer._wiring.driver
+    monkeypatch.setattr(driver.channel, "read", reads.append)
+    monkeypatch.setattr(driver.channel, "put_callback", lambda *_: None)
     status = flyer.kickoff()
     now = time.time()
 
     def record_says(value: int, stamp: float) -> None:
-        flyer._witness(None, lambda flight, when: flight.record_says(Reading(value, stamp), when))
+        driver.record_says(Reading(value, stamp))
 
     record_says(BUSY, now + 1)
     assert not status.done
@@ -506,7 +508,7 @@ def test_subscribers_are_told_of_busy_first(
 ) -> None:
     """Though the thread that saw it has not come to tell, when another ends the flight."""
     controller(duration=60)
-    monkeypatch.setattr(direct_flyer, "_begin", lambda sortie: None)
+    monkeypatch.setattr(OneFlight, "began", lambda flight: None)
     told: queue.Queue[str] = queue.Queue()
     for event in (direct_flyer.SUB_FLIGHT_BUSY, direct_flyer.SUB_FLIGHT_FAILED):
         direct_flyer.subscribe(lambda *, sub_type, **_: told.put(sub_type), event)

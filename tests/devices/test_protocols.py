@@ -19,7 +19,7 @@ from bluesky.protocols import (
 )
 
 from busy_callback_flyer import BusyFlyer, PollingFlyer, make_flyer
-from busy_callback_flyer.status import FlightStatus
+from busy_callback_flyer.devices.status import FlightStatus
 
 from ..conftest import PREFIX
 

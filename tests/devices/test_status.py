@@ -12,7 +12,7 @@ from ophyd import Device
 from ophyd.status import DeviceStatus
 
 from busy_callback_flyer import FlightTimeout
-from busy_callback_flyer.status import FlightStatus
+from busy_callback_flyer.devices.status import FlightStatus
 
 
 class Stoppable(Device):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, Literal
@@ -23,13 +24,13 @@ from busy_callback_flyer import (
     TaxiFlyer,
     plans,
 )
-from busy_callback_flyer.flight import Timeline
+from busy_callback_flyer.engine.timeline import Timeline
 
 # isort: split
 import epics
 
 from ..conftest import PREFIX, look
-from ..faults.interruptions import until
+from ..faults.interruptions import known, until
 
 BUSY, TAXI = f"{PREFIX}own", f"{PREFIX}second"
 TIMEOUT = 20.0
@@ -322,7 +323,7 @@ def test_nothing_is_moved_while_another_flies(
     flyer.when_busy = when_busy
     taxied = look(TAXI)
     epics.caput(BUSY, 1, wait=False)
-    until(lambda: flyer._channel.reading is not None and flyer._channel.reading.value == 1)
+    until(lambda: known(flyer) == 1)
     with pytest.raises(FlightRefused, match="is Busy"):
         flyer.prepare()
     status = flyer.kickoff()
@@ -375,9 +376,11 @@ def test_in_a_plan(flyer: HandTaxiFlyer, run_engine: RunEngine, documents: list[
     def act(event: Callable[[], None]) -> Callable[..., None]:
         return lambda **_: event()
 
-    flyer._taxi.subscribe(act(lambda: taxis(flyer)), flyer.SUB_FLIGHT_BUSY)
     flyer.subscribe(act(lambda: lands(flyer)), flyer.SUB_FLIGHT_BUSY)
+    taxiing = threading.Thread(target=taxis, args=(flyer,))
+    taxiing.start()
     run_engine(plan())
+    taxiing.join(TIMEOUT)
     (page,) = (document for name, document in documents if name == "event_page")
     assert page["data"]["ifly_xArr"] == [1, 2, 3]
     assert documents[-1][1]["exit_status"] == "success"

@@ -45,7 +45,7 @@ from busy_callback_flyer import (
     Waveform,
 )
 from busy_callback_flyer import make_flyer as make_flyer_by_names
-from busy_callback_flyer.arrays import _Round
+from busy_callback_flyer.engine.collector import ArraySpec, Collector, ValueSpec, _Round
 
 from ..conftest import PREFIX, look
 from ..faults.interruptions import HandFlyer, until
@@ -548,14 +548,14 @@ def test_arrays_are_asked_for_until_they_are_fresh(make: Make, monkeypatch: pyte
     """complete() waits, the kickoff's status does not."""
     flyer = make(fresh_timeout=TIMEOUT)
     asked: list[Any] = []
-    read_busy = flyer._arrays.read_busy  # once each time that the arrays are asked for
+    read_busy = flyer._wiring.driver.channel.read  # once each time that the arrays are asked for
 
     def note_and_read(answer: Any) -> None:
         asked.append(answer)
         read_busy(answer)
 
-    monkeypatch.setattr(flyer._arrays, "read_busy", note_and_read)
     take_off(flyer)
+    monkeypatch.setattr(flyer._wiring.driver.channel, "read", note_and_read)
     epics.caput(OWN_PV, 0)
     completed = flyer.complete()
     until(lambda: len(asked) >= 3)
@@ -633,10 +633,10 @@ class Held:
     """A flight that is done, and whose arrays are not asked for before the test says so."""
 
     def __init__(self, flyer: BusyFlyer) -> None:
-        self.arrays = flyer._arrays
+        self.collector = flyer._wiring.collector
         with pytest.MonkeyPatch.context() as patch:
             asked: queue.Queue[Any] = queue.Queue()
-            patch.setattr(self.arrays, "fetch", lambda *args: asked.put(args))
+            patch.setattr(self.collector, "fetch", lambda *args: asked.put(args))
             take_off(flyer)
             self.x = write_arrays()
             put("counted", 2)
@@ -644,7 +644,7 @@ class Held:
             self._asked = asked.get(timeout=TIMEOUT)
 
     def ask(self) -> None:
-        self.arrays.fetch(*self._asked)
+        self.collector.fetch(*self._asked)
 
 
 def another_client_puts(value: int) -> None:
@@ -1271,13 +1271,14 @@ def test_a_value_that_is_there_at_once_ends_one_round(
     for number in range(10):  # the worker's thread begins with a flyer's first flight
         flyer = make_flyer(Odd)
         asked: list[object] = []
-        read_after = flyer.read_after
+        channel = flyer._wiring.driver.channel
 
-        def noted(answer: Any, asked: list[object] = asked, read_after: Any = read_after) -> None:
+        def noted(answer: Any, asked: list[object] = asked, read: Any = channel.read) -> None:
             asked.append(answer)
-            read_after(answer)
+            read(answer)
 
-        monkeypatch.setattr(flyer, "read_after", noted)
+        noting = SimpleNamespace(read=noted, host=channel.host, keeps_order=channel.keeps_order)
+        monkeypatch.setattr(flyer._wiring.collector, "busy", noting)
         controller(npts=3, seed=number)
         flyer.kickoff().wait(TIMEOUT)
         flyer.complete().wait(TIMEOUT)
@@ -1305,7 +1306,7 @@ def test_complete_ends_though_the_lines_are_closed(
         controller()
         flyer.kickoff()
     else:
-        flyer._close_channels()
+        flyer._wiring.close()
     with pytest.raises(CollectError):
         completed.wait(TIMEOUT)
 
@@ -1318,7 +1319,7 @@ def test_whatever_goes_wrong_complete_tells(
     def fail(answer: Any) -> None:
         raise ZeroDivisionError("out of the blue")
 
-    monkeypatch.setattr(flyer, "read_after", fail)
+    monkeypatch.setattr(flyer._wiring.driver.channel, "read", fail)
     flyer.kickoff().wait(TIMEOUT)
     with pytest.raises(CollectError, match="out of the blue"):
         flyer.complete().wait(TIMEOUT)
@@ -1327,7 +1328,10 @@ def test_whatever_goes_wrong_complete_tells(
 class Line:
     """Answers when the test says so."""
 
-    def __init__(self) -> None:
+    pv = "a:pv"
+
+    def __init__(self, host: str = "ioc:5064") -> None:
+        self.host = host
         self.answer: Any = None
 
     def fetch(self, answer: Any) -> None:
@@ -1336,12 +1340,13 @@ class Line:
 
 def test_the_busy_record_is_read_behind_what_comes_in_another_way() -> None:
     """Values come in a thread of their own, arrays of another IOC on another circuit."""
-    lines = {name: Line() for name in ("x", "elsewhere")}
-    value = Line()
+    lines = {"x": Line(), "elsewhere": Line("other:5064")}
+    value: Any = Line()
     busy: list[Any] = []
-    stub = SimpleNamespace(lines=lines, judged_elsewhere=lambda: {"elsewhere"}, read_busy=busy.append)
+    record: Any = SimpleNamespace(host="ioc:5064", keeps_order=True, read=busy.append)
+    specs = [ArraySpec(attr, attr, line, fresh=True) for attr, line in lines.items()]  # type: ignore[arg-type]
     gathered: list[Any] = []
-    _Round(stub, {"value": value}, gathered.append).ask()  # type: ignore[arg-type, dict-item]
+    _Round(Collector("ifly", specs, record), [ValueSpec("value", "value", value)], gathered.append).ask()
     lines["x"].answer(1)
     value.answer(2)
     assert busy == []

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from busy_callback_flyer.deadlines import Alarm
+from busy_callback_flyer.engine.deadlines import Alarm
 
 TIMEOUT = 20.0
 
@@ -94,7 +94,7 @@ def test_failing_action_is_logged_and_stops_no_other(caplog: pytest.LogCaptureFi
 
 
 def test_one_thread_and_one_entry_an_alarm() -> None:
-    from busy_callback_flyer.deadlines import _schedule
+    from busy_callback_flyer.engine.deadlines import _schedule
 
     fence()
     threads = threading.active_count()

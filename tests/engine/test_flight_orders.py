@@ -25,28 +25,19 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from busy_callback_flyer.flight import (
-    ANSWER_TIMEOUT,
-    BUSY,
-    CALLBACK_GRACE,
-    DONE,
-    EPICS_EPOCH,
-    PUT_DISCONNECTED,
-    PUT_NORMAL,
-    Flight,
+from busy_callback_flyer.channels.epics import EPICS_EPOCH
+from busy_callback_flyer.engine.errors import (
     FlightAborted,
     FlightError,
     FlightLost,
-    FlightOptions,
     FlightRefused,
     FlightTimeout,
-    Order,
-    Orders,
-    Reading,
 )
+from busy_callback_flyer.engine.flight import ANSWER_TIMEOUT, CALLBACK_GRACE, Flight, Order, Orders
+from busy_callback_flyer.engine.options import Options
+from busy_callback_flyer.engine.ports import BUSY, DONE, Put, Reading
 
 PV = "prj:mybusy"
-PUT_REFUSED = 160
 CLOCK_OFFSET = 1.6e9  # far from every stamp of the IOC, so that the two clocks cannot be mixed up unseen
 IOC_TIME = 1.7e9
 
@@ -88,20 +79,22 @@ class Taxi(enum.Enum):
     FAILED = "failed"
 
 
-class Put:
+class AnyPut:
     """A put-callback of Busy, by any client."""
 
     def __init__(self) -> None:
         self.fate = Fate.UNSENT
 
 
-class Sortie(Put):
+class OurFlight(AnyPut):
     """A flight of ours: what it was told, what it ordered, and what it could not know."""
 
-    def __init__(self, options: FlightOptions, now: float, known: Reading | None, taxi: Taxi) -> None:
+    def __init__(self, options: Options, now: float, known: Reading | None, taxi: Taxi, *, fence: bool) -> None:
         super().__init__()
         self.flight = Flight(PV, options, clock_offset=CLOCK_OFFSET)
         self.flight.taxis = taxi is Taxi.WANTED
+        self.flight.needs_fence = self.fence_wanted = fence
+        self.fencing_since: float | None = None
         self.taxi = taxi
         self.options = options
         self.known = known
@@ -112,7 +105,7 @@ class Sortie(Put):
         self.put_at: float | None = None
         self.before: Reading | None = None
         self.busy_stamps: list[float] = []
-        self.callback: int | None = None
+        self.callback: Put | None = None
         self.callback_back = False
         self.callback_at = self.done_at = float("inf")
         self.lost_at: float | None = None
@@ -170,9 +163,9 @@ class News(NamedTuple):
 class Answer(NamedTuple):
     """What comes back for a request: a status of the put, or what the read found (None: it failed)."""
 
-    sortie: Sortie
+    ours: OurFlight
     order: Order
-    status: int = PUT_NORMAL
+    status: Put = Put.SERVED
     reading: Reading | None = None
 
 
@@ -184,14 +177,14 @@ class World:
         self.telling = telling  # what became of a put: the callback brings its status
         self.frozen = frozen  # TSE=-2 and nobody sets the time
         self.time = IOC_TIME
-        self.record = Reading(DONE, EPICS_EPOCH, 3, 17) if booted else Reading(DONE, IOC_TIME)
-        self.notify: Put | None = None
-        self.waiting: deque[Put] = deque()
-        self.aloft: list[Put] = []
-        self.busies: list[tuple[float, Put | None]] = []  # every Busy, and by whom
+        self.record = Reading(DONE, EPICS_EPOCH, 3, "UDF") if booted else Reading(DONE, IOC_TIME)
+        self.notify: AnyPut | None = None
+        self.waiting: deque[AnyPut] = deque()
+        self.aloft: list[AnyPut] = []
+        self.busies: list[tuple[float, AnyPut | None]] = []  # every Busy, and by whom
         self.up = True
         self.done_since_return = True
-        self.requests: deque[tuple[Order, Sortie]] = deque()
+        self.requests: deque[tuple[Order, OurFlight]] = deque()
         self.replies: deque[Answer] = deque()  # in the order of the requests
         self.callbacks: list[Answer] = []  # they travel apart from events and replies
         self.events: deque[News] = deque()
@@ -208,7 +201,7 @@ class World:
             if value == BUSY:
                 self.busies.append((self.record.stamp, None))
 
-    def put_busy_with_callback(self, put: Put) -> None:
+    def put_busy_with_callback(self, put: AnyPut) -> None:
         if self.notify is not None:
             put.fate = Fate.QUEUED
             self.waiting.append(put)
@@ -216,18 +209,18 @@ class World:
         if self.kind is Kind.CLEARS_ITSELF:
             put.fate = Fate.ENDED
             self._process(DONE)
-            self._answer(put, PUT_NORMAL)
+            self._answer(put, Put.SERVED)
         else:
             put.fate = Fate.ALOFT
             self.aloft.append(put)
             if self.kind is Kind.DISABLED:
-                self._answer(put, PUT_NORMAL)
+                self._answer(put, Put.SERVED)
             else:
                 self.notify = put
             self._process(BUSY)
         self.busies.append((self.record.stamp, put))
 
-    def alarm(self, severity: int, alarm: int, *, processed: bool) -> None:
+    def alarm(self, severity: int, alarm: str, *, processed: bool) -> None:
         """The record's alarm changes, and its value does not."""
         stamp = self._stamp() if processed else self.record.stamp
         self.record = self.record._replace(severity=severity, alarm=alarm, stamp=stamp)
@@ -238,7 +231,7 @@ class World:
         return self.record.stamp if self.frozen else self.time
 
     def _process(self, value: int) -> None:
-        changed = (value, 0, 0) != (self.record.value, self.record.severity, self.record.alarm)
+        changed = (value, 0, "") != (self.record.value, self.record.severity, self.record.alarm)
         self.record = Reading(value, self._stamp())
         if changed:
             self._post()
@@ -249,7 +242,7 @@ class World:
             put.fate = Fate.ENDED
         self.aloft.clear()
         if self.notify is not None:
-            self._answer(self.notify, PUT_NORMAL)
+            self._answer(self.notify, Put.SERVED)
             self._next_flight()
 
     def _next_flight(self) -> None:
@@ -261,8 +254,8 @@ class World:
         if self.up:
             self.events.append(News(False, self.record))
 
-    def _answer(self, put: Put, status: int) -> None:
-        if isinstance(put, Sortie):
+    def _answer(self, put: AnyPut, status: Put) -> None:
+        if isinstance(put, OurFlight):
             self.callbacks.append(Answer(put, Order.PUT_BUSY, status))
 
     # Our circuit
@@ -278,41 +271,41 @@ class World:
     def _blocked(self) -> bool:
         """Whether a second put-callback of ours holds up the circuit behind one that is pending."""
         pending = [self.notify, *self.waiting]
-        return self.requests[0][0] is Order.PUT_BUSY and any(isinstance(put, Sortie) for put in pending)
+        return self.requests[0][0] is Order.PUT_BUSY and any(isinstance(put, OurFlight) for put in pending)
 
-    def reading(self, sortie: Sortie) -> bool:
+    def reading(self, ours: OurFlight) -> bool:
         """Whether a read for this flight is under way."""
-        asked = (Order.READ, sortie) in self.requests
-        return asked or any(answer.order is Order.READ and answer.sortie is sortie for answer in self.replies)
+        asked = (Order.READ, ours) in self.requests
+        return asked or any(answer.order is Order.READ and answer.ours is ours for answer in self.replies)
 
-    def request(self, order: Order, sortie: Sortie) -> None:
+    def request(self, order: Order, ours: OurFlight) -> None:
         if self.up:
-            self.requests.append((order, sortie))
+            self.requests.append((order, ours))
             if order is Order.PUT_BUSY:
-                sortie.fate = Fate.SENT
+                ours.fate = Fate.SENT
         elif order is Order.PUT_BUSY:
-            sortie.fate = Fate.GONE
-            self.at_loss.append(Answer(sortie, order, PUT_DISCONNECTED))
+            ours.fate = Fate.GONE
+            self.at_loss.append(Answer(ours, order, Put.LOST))
         elif order is Order.READ:
-            self.at_loss.append(Answer(sortie, order))
+            self.at_loss.append(Answer(ours, order))
 
     def serve(self) -> None:
         """The IOC takes the next request from the circuit."""
-        order, sortie = self.requests.popleft()
+        order, ours = self.requests.popleft()
         if order is Order.READ:
-            self.replies.append(Answer(sortie, order, reading=self.record))
+            self.replies.append(Answer(ours, order, reading=self.record))
         elif order is Order.FORGET:
-            self.forget(sortie)
+            self.forget(ours)
         elif self.kind is Kind.REFUSING:
             if order is Order.PUT_BUSY:
-                sortie.fate = Fate.REFUSED
-                self.replies.append(Answer(sortie, order, PUT_REFUSED))
+                ours.fate = Fate.REFUSED
+                self.replies.append(Answer(ours, order, Put.REFUSED))
         elif order is Order.PUT_BUSY:
-            self.put_busy_with_callback(sortie)
+            self.put_busy_with_callback(ours)
         else:
             self.put(DONE)
 
-    def forget(self, put: Put) -> None:
+    def forget(self, put: AnyPut) -> None:
         """A channel is closed: its put-callback is cancelled, wherever it is."""
         if put in self.waiting:
             self.waiting.remove(put)
@@ -330,13 +323,13 @@ class World:
         """The circuit goes down, with the IOC or without; what was under way on it vanishes."""
         self.up = False
         answered = (Order.PUT_BUSY, Order.READ)
-        unserved = [Answer(sortie, kind) for kind, sortie in self.requests if kind in answered]
-        unanswered = [Answer(put, Order.PUT_BUSY) for put in (self.notify, *self.waiting) if isinstance(put, Sortie)]
+        unserved = [Answer(ours, kind) for kind, ours in self.requests if kind in answered]
+        unanswered = [Answer(put, Order.PUT_BUSY) for put in (self.notify, *self.waiting) if isinstance(put, OurFlight)]
         for answer in unserved:
             if answer.order is Order.PUT_BUSY:
-                answer.sortie.fate = Fate.GONE
+                answer.ours.fate = Fate.GONE
         requested: list[Answer | None] = [*unserved, *unanswered, *self.replies, *self.callbacks]
-        failed = [answer and answer._replace(status=PUT_DISCONNECTED, reading=None) for answer in [*requested, None]]
+        failed = [answer and answer._replace(status=Put.LOST, reading=None) for answer in [*requested, None]]
         turn = dict(zip((Order.PUT_BUSY, Order.READ, None), order, strict=True))
         self.at_loss.extend(sorted(failed, key=lambda answer: turn[answer and answer.order]))
         for wire in (self.requests, self.replies, self.callbacks, self.events):
@@ -347,13 +340,13 @@ class World:
             self.notify = None
             self.aloft.clear()
             self.waiting.clear()
-            self.record = Reading(DONE, self.record.stamp if self.frozen else EPICS_EPOCH, 3, 17)
+            self.record = Reading(DONE, self.record.stamp if self.frozen else EPICS_EPOCH, 3, "UDF")
             return
         for put in self.waiting:
-            if isinstance(put, Sortie):
+            if isinstance(put, OurFlight):
                 put.fate = Fate.GONE
-        self.waiting = deque(put for put in self.waiting if not isinstance(put, Sortie))
-        if isinstance(self.notify, Sortie):  # the server cancels it, and the record stays Busy
+        self.waiting = deque(put for put in self.waiting if not isinstance(put, OurFlight))
+        if isinstance(self.notify, OurFlight):  # the server cancels it, and the record stays Busy
             self._next_flight()
 
     def come_back(self) -> None:
@@ -365,7 +358,7 @@ class World:
 # What is told, and what must be true then
 
 OPTIONS = st.builds(
-    FlightOptions,
+    Options,
     when_busy=st.sampled_from(["reset", "wait", "fail"]),
     reset_settle=st.sampled_from([0.1, 0.0, 1.0]),
     start_timeout=st.sampled_from([5.0, 5.0, 5.0, 30.0, 30.0, 30.0, 0.5, 0.0]),
@@ -376,6 +369,20 @@ OPTIONS = st.builds(
 ACTS = st.sampled_from(["Done", "Busy", "Busy with callback", "alarm", "alarm, processed"])
 TAXIS = st.sampled_from([Taxi.NONE, Taxi.NONE, Taxi.NONE, Taxi.WANTED])
 SELDOM = st.integers(0, 9).map(lambda number: number == 9)
+
+
+def record_says(flight: Flight, reading: Reading, now: float, *, quick: bool, rings_in_time: bool = False) -> Orders:
+    """As the driver tells it."""
+    orders = None
+    if quick and reading.value == DONE:
+        orders = flight.quick_done(reading, now, rings_in_time=rings_in_time)
+    return flight.record_says(reading, now) if orders is None else orders
+
+
+def put_returned(flight: Flight, put: Put, now: float, *, quick: bool) -> Orders:
+    """As the driver tells it."""
+    orders = flight.quick_callback(now) if quick and put is Put.SERVED else None
+    return flight.put_returned(put, "Channel write request", now) if orders is None else orders
 
 
 class EveryOrder(RuleBasedStateMachine):
@@ -390,8 +397,9 @@ class EveryOrder(RuleBasedStateMachine):
         self.world = World(Kind.ORDINARY, frozen=False, booted=False)
         self.now = 50.0
         self.cache: Reading | None = None  # the channel's latest news
-        self.sortie: Sortie | None = None
+        self.ours: OurFlight | None = None
         self.loss_untold = False
+        self.quick = False  # the quick way comes first
 
     @initialize(
         kind=st.sampled_from([*[Kind.ORDINARY] * 5, *Kind]),
@@ -402,6 +410,7 @@ class EveryOrder(RuleBasedStateMachine):
         before=st.sampled_from([(), ("Busy",), ("Busy", "Done"), ("Busy with callback", "Done"), ("alarm",)])
         | st.lists(ACTS, max_size=4).map(tuple),
         options=OPTIONS,
+        quick=st.booleans(),
     )
     def begin(
         self,
@@ -411,8 +420,10 @@ class EveryOrder(RuleBasedStateMachine):
         telling: bool,
         unconnected: bool,
         before: tuple[str, ...],
-        options: FlightOptions,
+        options: Options,
+        quick: bool,
     ) -> None:
+        self.quick = quick
         self.world = World(kind, frozen=frozen, booted=booted, telling=telling)
         self.world.up = not unconnected
         self.cache = None if unconnected else self.world.record
@@ -422,137 +433,141 @@ class EveryOrder(RuleBasedStateMachine):
 
     # The owner
 
-    def _tell(self, sortie: Sortie, say: Callable[[Flight], Orders]) -> None:
+    def _tell(self, ours: OurFlight, say: Callable[[Flight], Orders]) -> None:
         """Tell a flight something, hold its answer against what it knows, and obey."""
         TALLY["witnesses"] += 1
-        flight, was_over = sortie.flight, sortie.flight.over
+        flight, was_over = ours.flight, ours.flight.over
         orders = say(flight)
         if was_over:
             assert orders == (), f"{orders} after the verdict"
         for order in orders:
-            if order is Order.SETTLE:
-                sortie.verdicts += 1
+            if order is Order.FINISH:
+                ours.verdicts += 1
                 continue
             if order is Order.FORGET:
-                assert sortie.put_at is not None, "nothing was put that could be taken back"
-                assert Order.SETTLE in orders, "the put was taken back without a verdict"
-                self.world.request(order, sortie)
+                assert ours.put_at is not None, "nothing was put that could be taken back"
+                assert Order.FINISH in orders, "the put was taken back without a verdict"
+                self.world.request(order, ours)
                 continue
-            assert sortie.known is not None, f"{order} where the connection is known to be lost"
+            assert ours.known is not None, f"{order} where the connection is known to be lost"
             if order is Order.TAXI:
-                assert sortie.taxi is Taxi.WANTED, f"a taxi was ordered that is {sortie.taxi.value}"
-                assert sortie.put_at is None, "it taxis in flight"
-                assert sortie.known.value == DONE, "it taxis while the record is known to be Busy"
-                sortie.taxi = Taxi.UNDER_WAY
+                assert ours.taxi is Taxi.WANTED, f"a taxi was ordered that is {ours.taxi.value}"
+                assert ours.put_at is None, "it taxis in flight"
+                assert ours.known.value == DONE, "it taxis while the record is known to be Busy"
+                ours.taxi = Taxi.UNDER_WAY
+                continue
+            if order is Order.FENCE:
+                assert ours.fence_wanted, "a fence that nobody needs"
+                assert ours.put_at is None, "a fence in flight"
+                ours.fencing_since = self.now
                 continue
             if order is Order.PUT_BUSY:
-                assert sortie.taxi in (Taxi.NONE, Taxi.OVER), f"Busy was put while its taxi is {sortie.taxi.value}"
-                assert sortie.put_at is None, "Busy was put twice in one flight"
-                assert sortie.known.value == DONE, "Busy was put while the record was known to be Busy"
-                if sortie.cleared_at is not None:
-                    settled = sortie.changed_at + sortie.options.reset_settle
+                assert not ours.fence_wanted, "Busy was put ahead of what was put before"
+                assert ours.taxi in (Taxi.NONE, Taxi.OVER), f"Busy was put while its taxi is {ours.taxi.value}"
+                assert ours.put_at is None, "Busy was put twice in one flight"
+                assert ours.known.value == DONE, "Busy was put while the record was known to be Busy"
+                if ours.cleared_at is not None:
+                    settled = ours.changed_at + ours.options.reset_settle
                     assert self.now >= settled, "Busy was put before the controller had settled"
-                sortie.put_at, sortie.before = self.now, sortie.known
+                ours.put_at, ours.before = self.now, ours.known
             elif order is Order.PUT_DONE:
-                self._check_put_done(sortie, orders)
+                self._check_put_done(ours, orders)
             else:
-                assert sortie.put_at is not None, "a read before the put"
-                assert not self.world.reading(sortie), "a read while another is under way"
-            self.world.request(order, sortie)
-        assert sortie.verdicts == int(flight.over), f"{sortie.verdicts} verdicts while {flight.state}"
+                assert ours.put_at is not None, "a read before the put"
+                assert not self.world.reading(ours), "a read while another is under way"
+            self.world.request(order, ours)
+        assert ours.verdicts == int(flight.over), f"{ours.verdicts} verdicts while {flight.state}"
         if flight.over and not was_over:
             TALLY["finished" if flight.finished else type(flight.error).__name__] += 1
-            self._check_finished(sortie) if flight.finished else self._check_failed(sortie)
-        sortie.came_back_changed = False
+            self._check_finished(ours) if flight.finished else self._check_failed(ours)
+        ours.came_back_changed = False
 
-    def _check_put_done(self, sortie: Sortie, orders: Orders) -> None:
-        if sortie.put_at is None:
-            assert sortie.options.when_busy == "reset", "Done was written into another client's flight"
-            assert sortie.known is not None
-            assert sortie.known.value == BUSY, "Done was written to a record known to be Done"
-            assert not sortie.flight.over, "Done was written for a flight that never took off"
-            sortie.cleared_at = self.now
+    def _check_put_done(self, ours: OurFlight, orders: Orders) -> None:
+        if ours.put_at is None:
+            assert ours.options.when_busy == "reset", "Done was written into another client's flight"
+            assert ours.known is not None
+            assert ours.known.value == BUSY, "Done was written to a record known to be Done"
+            assert not ours.flight.over, "Done was written for a flight that never took off"
+            ours.cleared_at = self.now
             return
-        assert Order.SETTLE in orders, "Done was written in flight without a verdict that asks for it"
-        error = sortie.flight.error
-        timed_out = isinstance(error, FlightTimeout) and sortie.options.on_timeout == "reset"
+        assert Order.FINISH in orders, "Done was written in flight without a verdict that asks for it"
+        error = ours.flight.error
+        timed_out = isinstance(error, FlightTimeout) and ours.options.on_timeout == "reset"
         assert timed_out or isinstance(error, FlightAborted), f"Done was written though nobody asked for it: {error!r}"
 
-    def _check_finished(self, sortie: Sortie) -> None:
-        flight = sortie.flight
+    def _check_finished(self, ours: OurFlight) -> None:
+        flight = ours.flight
         assert flight.error is None
-        assert sortie.put_at is not None, "finished before it began"
-        assert sortie.lost_at is None, "finished after a loss, and not rejoined by the very stamp"
-        ended = sortie.fate is Fate.ENDED
-        if sortie.rejoined:
+        assert ours.put_at is not None, "finished before it began"
+        assert ours.lost_at is None, "finished after a loss, and not rejoined by the very stamp"
+        ended = ours.fate is Fate.ENDED
+        if ours.rejoined:
             # The stamp is all that there is to go by; whether our put was ever served nobody can tell.
             TALLY["finished after rejoining"] += 1
             ended = ended or self.world.done_since_return
-        if sortie.fate is Fate.REFUSED and not self.world.telling:
+        if ours.fate is Fate.REFUSED and not self.world.telling:
             # Another's trace in the record cannot be told from ours.
-            touched = sortie.before is not None and self.world.record.stamp != sortie.before.stamp
+            touched = ours.before is not None and self.world.record.stamp != ours.before.stamp
             ended = touched or bool(self.world.busies)
-        assert ended, f"finished, while in truth our put is {sortie.fate.value} and the record {self.world.record}"
+        assert ended, f"finished, while in truth our put is {ours.fate.value} and the record {self.world.record}"
         assert "done" in flight.timeline
         assert flight.timeline["done"].stamp is not None, "finished, but nobody knows when"
-        assert flight.timeline.t0 in (*sortie.busy_stamps, sortie.put_at + CLOCK_OFFSET), (
-            "t0 is of nothing we were told"
-        )
-        self._check_stamps(sortie)
+        assert flight.timeline.t0 in (*ours.busy_stamps, ours.put_at + CLOCK_OFFSET), "t0 is of nothing we were told"
+        self._check_stamps(ours)
 
-    def _check_stamps(self, sortie: Sortie) -> None:
+    def _check_stamps(self, ours: OurFlight) -> None:
         """Where nobody else flew, the stamps are those of our flight and of no other."""
-        assert sortie.put_at is not None
-        assert sortie.before is not None
-        since = sortie.before.stamp
-        others = [stamp for stamp, put in self.world.busies if put is not sortie and stamp > since]
+        assert ours.put_at is not None
+        assert ours.before is not None
+        since = ours.before.stamp
+        others = [stamp for stamp, put in self.world.busies if put is not ours and stamp > since]
         if self.world.frozen:
-            assert sortie.flight.timeline.t0 == sortie.put_at + CLOCK_OFFSET
-        elif not others and not sortie.rejoined and sortie.fate is Fate.ENDED:
-            (true,) = [stamp for stamp, put in self.world.busies if put is sortie]
+            assert ours.flight.timeline.t0 == ours.put_at + CLOCK_OFFSET
+        elif not others and not ours.rejoined and ours.fate is Fate.ENDED:
+            (true,) = [stamp for stamp, put in self.world.busies if put is ours]
             TALLY["stamps"] += 1
-            told = [stamp for stamp in sortie.busy_stamps if stamp >= true]  # the later ones by an alarm
-            assert sortie.flight.timeline.t0 in (sortie.put_at + CLOCK_OFFSET, *told), "t0 is another's"
-            assert sortie.flight.fresh_since in (since, *told), "old arrays would count as fresh"
-            done = sortie.flight.timeline["done"].stamp
+            told = [stamp for stamp in ours.busy_stamps if stamp >= true]  # the later ones by an alarm
+            assert ours.flight.timeline.t0 in (ours.put_at + CLOCK_OFFSET, *told), "t0 is another's"
+            assert ours.flight.fresh_since in (since, *told), "old arrays would count as fresh"
+            done = ours.flight.timeline["done"].stamp
             assert done is not None
             assert done >= true, "the Done of an earlier flight"
 
-    def _check_failed(self, sortie: Sortie) -> None:
+    def _check_failed(self, ours: OurFlight) -> None:
         """Nothing fails without cause."""
-        error, options, known, put_at = sortie.flight.error, sortie.options, sortie.known, sortie.put_at
-        if sortie.taxi is Taxi.FAILED:
+        error, options, known, put_at = ours.flight.error, ours.options, ours.known, ours.put_at
+        if ours.taxi is Taxi.FAILED:
             assert put_at is None, "it flew after a taxi that failed"
             justified = error is not None and error.__cause__ is not None
         elif isinstance(error, FlightAborted):
-            justified = sortie.aborted
+            justified = ours.aborted
         elif isinstance(error, FlightRefused):
             occupied = put_at is None and options.when_busy == "fail" and known is not None and known.value == BUSY
             # Where nobody tells, a record that shows no trace of the put counts as refusing.
-            traceless = self.world.frozen or sortie.fate is Fate.REFUSED
-            no_trace = not self.world.telling and sortie.callback_back and traceless
-            justified = sortie.callback == PUT_REFUSED or occupied or no_trace
+            traceless = self.world.frozen or ours.fate is Fate.REFUSED
+            no_trace = not self.world.telling and ours.callback_back and traceless
+            justified = ours.callback == Put.REFUSED or occupied or no_trace
         elif isinstance(error, FlightLost):
-            away = sortie.lost_at is not None and self.now >= sortie.lost_at + options.reconnect_timeout
-            justified = away or sortie.came_back_changed or (sortie.lost_at is not None and not sortie.busy_stamps)
+            away = ours.lost_at is not None and self.now >= ours.lost_at + options.reconnect_timeout
+            justified = away or ours.came_back_changed or (ours.lost_at is not None and not ours.busy_stamps)
         elif put_at is not None:
             late = options.flight_timeout is not None and self.now >= put_at + options.flight_timeout
             # It looked over for long, and no read told.
-            doubt = min(sortie.callback_at, sortie.done_at) + ANSWER_TIMEOUT
+            doubt = min(ours.callback_at, ours.done_at) + ANSWER_TIMEOUT
             late = late or self.now >= doubt
-            no_sign = not sortie.busy_stamps and not sortie.callback_back
+            no_sign = not ours.busy_stamps and not ours.callback_back
             justified = late or (no_sign and self.now >= put_at + options.start_timeout)
         elif known is None:
-            justified = self.now >= sortie.connected_by
+            justified = self.now >= ours.connected_by
         else:
-            cleared_at = sortie.cleared_at
-            justified = cleared_at is not None and self.now >= cleared_at + options.start_timeout
+            began = [since for since in (ours.cleared_at, ours.fencing_since) if since is not None]
+            justified = any(self.now >= since + options.start_timeout for since in began)
         assert justified, f"failed without cause: {error!r}"
         check_message(error)
 
     # Who acts
 
-    def _kickoff(self, data: st.DataObject | FlightOptions, *, news_under_way: bool = False) -> None:
+    def _kickoff(self, data: st.DataObject | Options, *, news_under_way: bool = False) -> None:
         world = self.world
         if self.loss_untold:  # the channel would look connected, and nothing would ever tell otherwise
             return
@@ -562,10 +577,11 @@ class EveryOrder(RuleBasedStateMachine):
         if news_under_way and world.events:  # the channel has it, and is about to tell the flight
             self.cache = world.events[0].reading
         last = self.cache
-        options = data if isinstance(data, FlightOptions) else data.draw(OPTIONS, label="options")
+        options = data if isinstance(data, Options) else data.draw(OPTIONS, label="options")
         taxi = data.draw(TAXIS, label="taxi") if isinstance(data, st.DataObject) else Taxi.NONE
-        self.sortie = sortie = Sortie(options, self.now, last, taxi)
-        self._tell(sortie, lambda flight: flight.kickoff(self.now, last))
+        fence = isinstance(data, st.DataObject) and data.draw(st.booleans(), label="fence")
+        self.ours = ours = OurFlight(options, self.now, last, taxi, fence=fence)
+        self._tell(ours, lambda flight: flight.kickoff(self.now, last))
 
     @rule(
         act=st.sampled_from(["time", "ring", "deadline", "deadline"]),
@@ -576,54 +592,66 @@ class EveryOrder(RuleBasedStateMachine):
     )
     def owner_acts(self, act: str, patience: float, abort: bool, news_under_way: bool, data: st.DataObject) -> None:
         """Time passes, the alarm clock rings (early, late, for nothing, in time), the next flight starts."""
-        sortie = self.sortie
-        if sortie is None or sortie.flight.over:
+        ours = self.ours
+        if ours is None or ours.flight.over:
             self._kickoff(data, news_under_way=news_under_way)
         elif abort:
-            self._abort(sortie)
+            self._abort(ours)
         elif act == "ring":
-            self._ring(sortie)
+            self._ring(ours)
         elif act == "time":
             self.now += patience
         else:
-            due = sortie.flight.next_deadline
+            due = ours.flight.next_deadline
             if due is not None and due <= self.now + patience:
-                self._next_deadline(sortie)
+                self._next_deadline(ours)
 
     @rule(failure=st.sampled_from([None, None, FlightTimeout("of the taxi"), ConnectionError("whatever")]))
     def taxi_ends(self, failure: Exception | None) -> None:
         """Also one that nobody asked for, or that is over already: that is no news."""
-        if self.sortie is not None:
-            self._taxi_ends(self.sortie, failure)
+        if self.ours is not None:
+            self._taxi_ends(self.ours, failure)
 
-    def _taxi_ends(self, sortie: Sortie, failure: Exception | None = None) -> None:
-        if sortie.taxi is Taxi.UNDER_WAY:
+    def _taxi_ends(self, ours: OurFlight, failure: Exception | None = None) -> None:
+        if ours.taxi is Taxi.UNDER_WAY:
             TALLY["taxis"] += 1
-            sortie.taxi = Taxi.OVER if failure is None else Taxi.FAILED
-            sortie.unconnected_since = max(sortie.unconnected_since, self.now)  # before, nobody looked
+            ours.taxi = Taxi.OVER if failure is None else Taxi.FAILED
+            ours.unconnected_since = max(ours.unconnected_since, self.now)  # before, nobody looked
         if failure is None:
-            self._tell(sortie, lambda flight: flight.taxi_over(self.now))
+            self._tell(ours, lambda flight: flight.taxi_over(self.now))
         else:
-            self._tell(sortie, lambda flight: flight.taxi_failed(failure, self.now))
+            self._tell(ours, lambda flight: flight.taxi_failed(failure, self.now))
 
-    def _abort(self, sortie: Sortie) -> None:
-        sortie.aborted = True
-        self._tell(sortie, lambda flight: flight.abort(self.now))
+    @rule()
+    def fence_passes(self) -> None:
+        """One that was asked for, whatever came since."""
+        if self.ours is not None:
+            self._fence_passes(self.ours)
 
-    def _ring(self, sortie: Sortie) -> None:
-        self._tell(sortie, lambda flight: flight.deadline(self.now))
+    def _fence_passes(self, ours: OurFlight) -> None:
+        if ours.fencing_since is not None:
+            ours.fence_wanted, ours.fencing_since = False, None
+            TALLY["fences"] += 1
+            self._tell(ours, lambda flight: flight.fence_passed(self.now))
 
-    def _next_deadline(self, sortie: Sortie) -> None:
+    def _abort(self, ours: OurFlight) -> None:
+        ours.aborted = True
+        self._tell(ours, lambda flight: flight.abort(self.now))
+
+    def _ring(self, ours: OurFlight) -> None:
+        self._tell(ours, lambda flight: flight.deadline(self.now))
+
+    def _next_deadline(self, ours: OurFlight) -> None:
         """What comes due is done with after a few rings, or an alarm clock would ring for ever."""
-        due = sortie.flight.next_deadline
+        due = ours.flight.next_deadline
         assert due is not None
         self.now = max(self.now, due)
         for _ in range(4):
-            self._ring(sortie)
-            due = sortie.flight.next_deadline
+            self._ring(ours)
+            due = ours.flight.next_deadline
             if due is None or due > self.now:
                 return
-        pytest.fail(f"a deadline stays in the past: {due} at {self.now}, {sortie.flight.state}")
+        pytest.fail(f"a deadline stays in the past: {due} at {self.now}, {ours.flight.state}")
 
     @rule(act=ACTS | st.just("Done"), severity=st.integers(0, 3))
     def others_act(self, act: str, severity: int) -> None:
@@ -632,13 +660,13 @@ class EveryOrder(RuleBasedStateMachine):
         if act == "Done":
             world.put(DONE)
         elif act.startswith("alarm"):
-            world.alarm(severity, 14, processed=act != "alarm")
+            world.alarm(severity, "LINK", processed=act != "alarm")
         elif world.kind is Kind.DISABLED:
             pass  # their Busy would be no event either
         elif act == "Busy":
             world.put(BUSY)
         else:
-            world.put_busy_with_callback(Put())
+            world.put_busy_with_callback(AnyPut())
 
     # What travels
 
@@ -663,7 +691,7 @@ class EveryOrder(RuleBasedStateMachine):
     def much_travels(self, first: str, late: str, most: int, data: st.DataObject) -> None:
         """Much that is under way arrives, and the next flight starts: deep states are far, step by step."""
         self._all_arrives(first, late, most)
-        if self.sortie is None or self.sortie.flight.over:
+        if self.ours is None or self.ours.flight.over:
             self._kickoff(data)
 
     def _all_arrives(self, first: str = "loss", late: str = "nothing", most: int = 99) -> None:
@@ -699,36 +727,36 @@ class EveryOrder(RuleBasedStateMachine):
 
     def _event_arrives(self, news: News) -> None:
         self.cache = news.reading
-        sortie = self.sortie
-        if sortie is None:
+        ours = self.ours
+        if ours is None:
             return
         if news.first:
-            sortie.told_of_return(news.reading, self.now)
-            self._tell(sortie, lambda flight: flight.connected(news.reading, self.now))
+            ours.told_of_return(news.reading, self.now)
+            self._tell(ours, lambda flight: flight.connected(news.reading, self.now))
         else:
-            sortie.told(news.reading, self.now)
-            self._tell(sortie, lambda flight: flight.record_says(news.reading, self.now))
+            ours.told(news.reading, self.now)
+            self._tell(ours, lambda flight: record_says(flight, news.reading, self.now, quick=self.quick))
 
     def _answer_arrives(self, answer: Answer) -> None:
-        sortie, reading = answer.sortie, answer.reading
+        ours, reading = answer.ours, answer.reading
         if answer.order is Order.PUT_BUSY:
-            sortie.callback = status = answer.status if self.world.telling else None
-            sortie.callback_back, sortie.callback_at = True, self.now
-            if status == PUT_DISCONNECTED:
-                sortie.told_of_loss(self.now)
-            self._tell(sortie, lambda flight: flight.put_returned(status, "Channel write request", self.now))
+            ours.callback = status = answer.status if self.world.telling else Put.UNTOLD
+            ours.callback_back, ours.callback_at = True, self.now
+            if status == Put.LOST:
+                ours.told_of_loss(self.now)
+            self._tell(ours, lambda flight: put_returned(flight, status, self.now, quick=self.quick))
             return
         if reading is not None:
-            sortie.read(reading)
+            ours.read(reading)
             if self.cache is not None and reading.stamp >= self.cache.stamp:
                 self.cache = reading
-        self._tell(sortie, lambda flight: flight.read_answers(reading, self.now))
+        self._tell(ours, lambda flight: flight.read_answers(reading, self.now))
 
     def _loss_arrives(self) -> None:
         self.cache = None
-        if self.sortie is not None:
-            self.sortie.told_of_loss(self.now)
-            self._tell(self.sortie, lambda flight: flight.connection_lost(self.now))
+        if self.ours is not None:
+            self.ours.told_of_loss(self.now)
+            self._tell(self.ours, lambda flight: flight.connection_lost(self.now))
 
     @rule(
         how=st.sampled_from(["goes", "IOC goes", "blinks", "blinks", "nothing"]),
@@ -742,7 +770,7 @@ class EveryOrder(RuleBasedStateMachine):
         elif how != "nothing":
             world.lose(crash=how == "IOC goes", order=order)
             told = [answer for answer in world.at_loss if answer is not None and answer.order is Order.PUT_BUSY]
-            if callback_only and world.telling and any(answer.sortie is self.sortie for answer in told):
+            if callback_only and world.telling and any(answer.ours is self.ours for answer in told):
                 world.at_loss.remove(None)
                 self.loss_untold = True
             if how == "blinks":
@@ -759,39 +787,39 @@ class EveryOrder(RuleBasedStateMachine):
     @invariant()
     def never_silent(self) -> None:
         TALLY["steps"] += 1
-        sortie, world = self.sortie, self.world
-        if sortie is None or sortie.flight.over:
+        ours, world = self.ours, self.world
+        if ours is None or ours.flight.over:
             return
-        options, due = sortie.options, sortie.flight.next_deadline
+        options, due = ours.options, ours.flight.next_deadline
         if due is None:
-            allowed = options.when_busy == "wait" if sortie.put_at is None else options.flight_timeout is None
-            lasts = sortie.taxi is Taxi.UNDER_WAY or (world.up and world.record.value == BUSY and allowed)
+            allowed = options.when_busy == "wait" if ours.put_at is None else options.flight_timeout is None
+            lasts = ours.taxi is Taxi.UNDER_WAY or (world.up and world.record.value == BUSY and allowed)
             assert world.under_way or lasts, (
-                f"silent for ever: {sortie.flight.state}, in truth {world.record}, up: {world.up}"
+                f"silent for ever: {ours.flight.state}, in truth {world.record}, up: {world.up}"
             )
-        for what, limit in self._limits(sortie):
-            assert due is not None, f"{what} is not watched: {sortie.flight.state}"
+        for what, limit in self._limits(ours):
+            assert due is not None, f"{what} is not watched: {ours.flight.state}"
             assert due <= limit, f"{what} is watched too late: {due} instead of {limit}"
 
-    def _limits(self, sortie: Sortie) -> list[tuple[str, float]]:
+    def _limits(self, ours: OurFlight) -> list[tuple[str, float]]:
         """When the verdict must fall at the latest, as things stand."""
-        options, limits = sortie.options, []
-        if sortie.put_at is None:
-            if sortie.known is None and sortie.taxi is not Taxi.UNDER_WAY:
-                limits.append(("connecting", sortie.connected_by))
+        options, limits = ours.options, []
+        if ours.put_at is None:
+            if ours.known is None and ours.taxi is not Taxi.UNDER_WAY:
+                limits.append(("connecting", ours.connected_by))
             return limits
         if options.flight_timeout is not None:
-            limits.append(("the flight", sortie.put_at + options.flight_timeout))
-        if sortie.lost_at is not None:
-            limits.append(("reconnecting", sortie.lost_at + options.reconnect_timeout))
-        elif not sortie.busy_stamps and not sortie.callback_back:
-            limits.append(("a sign of life", sortie.put_at + options.start_timeout))
+            limits.append(("the flight", ours.put_at + options.flight_timeout))
+        if ours.lost_at is not None:
+            limits.append(("reconnecting", ours.lost_at + options.reconnect_timeout))
+        elif not ours.busy_stamps and not ours.callback_back:
+            limits.append(("a sign of life", ours.put_at + options.start_timeout))
         return limits
 
     def teardown(self) -> None:
         """When the world has come to rest on a live connection, the flight is over."""
-        sortie, world = self.sortie, self.world
-        if sortie is None:
+        ours, world = self.ours, self.world
+        if ours is None:
             return
         for _ in range(50):
             self._all_arrives()
@@ -799,14 +827,16 @@ class EveryOrder(RuleBasedStateMachine):
                 self._connection_comes()
             elif world.record.value == BUSY:
                 world.put(DONE)
-            elif sortie.taxi is Taxi.UNDER_WAY:
-                self._taxi_ends(sortie)
-            elif sortie.flight.over or sortie.flight.next_deadline is None:
+            elif ours.taxi is Taxi.UNDER_WAY:
+                self._taxi_ends(ours)
+            elif ours.fencing_since is not None:
+                self._fence_passes(ours)
+            elif ours.flight.over or ours.flight.next_deadline is None:
                 break
             else:
-                self._next_deadline(sortie)
-        assert sortie.flight.over, f"all is at rest, and the flight still is {sortie.flight.state}"
-        self._abort(sortie)
+                self._next_deadline(ours)
+        assert ours.flight.over, f"all is at rest, and the flight still is {ours.flight.state}"
+        self._abort(ours)
 
 
 def check_message(error: FlightError | None) -> None:
@@ -823,7 +853,13 @@ PROFILE = settings(
     suppress_health_check=list(HealthCheck),
     report_multiple_bugs=False,
 )
-SEEN = ("finished", "finished after rejoining", "taxis", *(kind.__name__ for kind in FlightError.__subclasses__()))
+SEEN = (
+    "finished",
+    "finished after rejoining",
+    "taxis",
+    "fences",
+    *(kind.__name__ for kind in FlightError.__subclasses__()),
+)
 
 
 @pytest.mark.timeout(3600)  # a failure is made small before it is shown, which takes its time
@@ -869,7 +905,7 @@ def test_an_ordinary_flight_finishes_once(order: tuple[str, ...], pauses: list[f
         now += pause
         orders: Orders = ()
         if news == "callback":
-            orders = flight.put_returned(PUT_NORMAL, "", now)
+            orders = flight.put_returned(Put.SERVED, "", now)
         elif news == "answer":
             orders = flight.read_answers(DONE_SEEN, now) if asked else ()
         else:
@@ -881,12 +917,12 @@ def test_an_ordinary_flight_finishes_once(order: tuple[str, ...], pauses: list[f
         if disturbance == "again":
             told += flight.record_says(last, now)
         elif disturbance == "alarm":
-            told += flight.record_says(last._replace(severity=2, alarm=14), now)
+            told += flight.record_says(last._replace(severity=2, alarm="LINK"), now)
         elif disturbance == "ring":
             told += flight.deadline(now)
         asked = asked or Order.READ in told
     assert flight.finished
-    assert told.count(Order.SETTLE) == 1
+    assert told.count(Order.FINISH) == 1
     assert told.count(Order.PUT_BUSY) == 1
     assert Order.PUT_DONE not in told
     assert flight.timeline.t0 == (BUSY_SEEN.stamp if busy_seen_first else 10.0 + CLOCK_OFFSET)
@@ -900,9 +936,9 @@ WITNESSES: dict[str, Callable[[Flight, Reading, float], Orders]] = {
     "lost": lambda flight, reading, now: flight.connection_lost(now),
     "read": lambda flight, reading, now: flight.read_answers(reading, now),
     "read failed": lambda flight, reading, now: flight.read_answers(None, now),
-    "put back": lambda flight, reading, now: flight.put_returned(PUT_NORMAL, "", now),
-    "put refused": lambda flight, reading, now: flight.put_returned(PUT_REFUSED, "refused", now),
-    "put disconnected": lambda flight, reading, now: flight.put_returned(PUT_DISCONNECTED, "disconnected", now),
+    "put back": lambda flight, reading, now: flight.put_returned(Put.SERVED, "", now),
+    "put refused": lambda flight, reading, now: flight.put_returned(Put.REFUSED, "refused", now),
+    "put disconnected": lambda flight, reading, now: flight.put_returned(Put.LOST, "disconnected", now),
     "deadline": lambda flight, reading, now: flight.deadline(now),
     "abort": lambda flight, reading, now: flight.abort(now),
     "refuse": lambda flight, reading, now: flight.refuse(now, "it is no busy record"),
@@ -912,7 +948,7 @@ READINGS = st.builds(
     value=st.sampled_from([DONE, BUSY]),
     stamp=st.sampled_from([EPICS_EPOCH, IOC_TIME, IOC_TIME + 1]),
     severity=st.integers(0, 3),
-    alarm=st.sampled_from([0, 14]),
+    alarm=st.sampled_from(["", "LINK"]),
 )
 
 
@@ -923,7 +959,7 @@ READINGS = st.builds(
     witnesses=st.lists(st.tuples(st.sampled_from(sorted(WITNESSES)), READINGS, st.floats(0, 8)), max_size=40),
 )
 def test_whatever_it_is_told(
-    options: FlightOptions, last: Reading | None, witnesses: list[tuple[str, Reading, float]]
+    options: Options, last: Reading | None, witnesses: list[tuple[str, Reading, float]]
 ) -> None:
     """A flight gives one verdict and is silent then, however absurd the news; never finished on less than evidence."""
     flight, now = Flight(PV, options), 0.0
@@ -943,12 +979,45 @@ def test_whatever_it_is_told(
             assert not read_under_way, "a read while another is under way"
             read_under_way = True
         told += orders
-    assert told.count(Order.SETTLE) == int(flight.over)
+    assert told.count(Order.FINISH) == int(flight.over)
     assert told.count(Order.PUT_BUSY) <= 1
     if flight.finished:
         assert any(evidence.values())
     elif flight.over:
         check_message(flight.error)
+
+
+@settings(max_examples=1000, derandomize=True, deadline=None)
+@given(
+    options=OPTIONS,
+    last=st.none() | READINGS,
+    witnesses=st.lists(
+        st.tuples(
+            st.sampled_from([*sorted(WITNESSES), *["event", "put back"] * 5]), READINGS, st.floats(0, 1), st.booleans()
+        ),
+        max_size=30,
+    ),
+)
+def test_the_quick_way_gives_what_the_other_gives(
+    options: Options, last: Reading | None, witnesses: list[tuple[str, Reading, float, bool]]
+) -> None:
+    """After every piece of news: the same orders, state, deadline, verdict and timeline."""
+    quick, other, now = Flight(PV, options), Flight(PV, options), 0.0
+    assert quick.kickoff(now, last) == other.kickoff(now, last)
+    for name, reading, pause, rings_in_time in witnesses:
+        now += pause
+        if name == "event":
+            orders = record_says(quick, reading, now, quick=True, rings_in_time=rings_in_time)
+        elif name == "put back":
+            orders = put_returned(quick, Put.SERVED, now, quick=True)
+        else:
+            orders = WITNESSES[name](quick, reading, now)
+        assert orders == WITNESSES[name](other, reading, now)
+        assert quick.state is other.state
+        assert quick.next_deadline == other.next_deadline
+        assert str(quick.error) == str(other.error)
+        assert str(quick.timeline) == str(other.timeline)
+        assert list(quick.timeline) == list(other.timeline)
 
 
 @settings(derandomize=True, deadline=None)
@@ -962,7 +1031,7 @@ def test_an_error_says_how_long(kicked_off_at: float, waited: float, way: str) -
     elif way == "refuse":
         flight.refuse(now, "it is no busy record")
     else:
-        flight.put_returned(PUT_REFUSED, "refused", now)
+        flight.put_returned(Put.REFUSED, "refused", now)
     check_message(flight.error)
     assert f"; {now - kicked_off_at:.3g} s after kickoff" in str(flight.error)
 
@@ -981,12 +1050,12 @@ def test_a_stamp_that_stands_still_is_nothing_to_know_a_flight_by() -> None:
     frozen = BEFORE._replace(value=BUSY)
     flight.record_says(frozen, 0.1)
     flight.connection_lost(1.0)
-    assert flight.connected(frozen, 3.0) == (Order.SETTLE,)
+    assert flight.connected(frozen, 3.0) == (Order.FINISH,)
     assert type(flight.error) is FlightLost
 
 
 def test_a_wait_behind_another_flight_does_not_shorten_that_for_the_connection() -> None:
-    flight = Flight(PV, FlightOptions(when_busy="wait", start_timeout=5.0))
+    flight = Flight(PV, Options(when_busy="wait", start_timeout=5.0))
     flight.kickoff(0.0, BUSY_SEEN)
     flight.connection_lost(100.0)
     assert flight.next_deadline == 115.0, "reconnect_timeout"
@@ -996,21 +1065,21 @@ def test_a_wait_behind_another_flight_does_not_shorten_that_for_the_connection()
 
 def test_a_read_that_fails_where_busy_was_unseen_is_tried_again() -> None:
     flight = sent()
-    assert flight.put_returned(PUT_NORMAL, "", 0.1) == (Order.READ,)
+    assert flight.put_returned(Put.SERVED, "", 0.1) == (Order.READ,)
     flight.read_answers(None, 0.2)
     assert flight.next_deadline == pytest.approx(0.2 + CALLBACK_GRACE)
     assert flight.deadline(0.4) == (Order.READ,)
-    assert flight.read_answers(DONE_SEEN, 0.5) == (Order.SETTLE,)
+    assert flight.read_answers(DONE_SEEN, 0.5) == (Order.FINISH,)
 
 
 def test_a_done_event_that_overtakes_the_answer_of_a_read_counts_where_busy_was_unseen() -> None:
     flight = sent()
-    assert flight.put_returned(PUT_NORMAL, "", 0.1) == (Order.READ,)
+    assert flight.put_returned(Put.SERVED, "", 0.1) == (Order.READ,)
     flight.record_says(DONE_SEEN, 0.2)
     flight.read_answers(BUSY_SEEN, 0.3)
     assert flight.next_deadline == pytest.approx(0.3 + CALLBACK_GRACE)
     assert flight.deadline(0.5) == (Order.READ,)
-    assert flight.read_answers(DONE_SEEN, 0.6) == (Order.SETTLE,)
+    assert flight.read_answers(DONE_SEEN, 0.6) == (Order.FINISH,)
 
 
 def test_a_done_event_that_overtakes_the_answer_of_a_read_counts_in_flight() -> None:
@@ -1028,13 +1097,13 @@ def test_a_done_event_that_overtakes_the_answer_of_a_read_counts_in_flight() -> 
 def test_a_late_alarm_of_the_record_on_the_ground_does_not_finish_a_flight_known_by_a_read() -> None:
     """DISA: the callback is back at once and proves nothing."""
     flight = sent()
-    assert flight.put_returned(PUT_NORMAL, "", 0.1) == (Order.READ,)
+    assert flight.put_returned(Put.SERVED, "", 0.1) == (Order.READ,)
     flight.read_answers(BUSY_SEEN, 0.2)
     flight.record_says(BEFORE._replace(severity=1), 0.3)
     assert not flight.over
     flight.read_answers(BUSY_SEEN, 0.4)
     flight.record_says(BUSY_SEEN, 0.5)
-    assert flight.record_says(DONE_SEEN, 1.0) == (Order.SETTLE,)
+    assert flight.record_says(DONE_SEEN, 1.0) == (Order.FINISH,)
 
 
 def test_a_read_that_vanished_with_its_connection_is_not_waited_for() -> None:

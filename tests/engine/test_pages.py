@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from busy_callback_flyer import CollectError, RaggedArrayError, StaleArrayError
-from busy_callback_flyer.flight import BUSY, DONE, Reading
-from busy_callback_flyer.pages import (
+from busy_callback_flyer.engine.pages import (
     Column,
     Scalar,
     array_page,
@@ -28,6 +27,7 @@ from busy_callback_flyer.pages import (
     text_key,
     truncated,
 )
+from busy_callback_flyer.engine.ports import BUSY, DONE, Reading
 
 T0, DONE_AT = 1000.0, 1010.0
 TIMES = Column("f_t", "p:t", np.array([1001.0, 1002.0, 1003.0]), 1009.0)

@@ -16,10 +16,11 @@ from bluesky.utils import ProgressBarManager
 from ophyd import Component, Device, EpicsSignalRO, Signal
 
 from busy_callback_flyer import BusyFlyer, FlightTimeout, progress
-from busy_callback_flyer.channel import CountSignal, ScalarReading
-from busy_callback_flyer.flight import Flight, Reading
-from busy_callback_flyer.progress import INTERVAL, Progress
-from busy_callback_flyer.status import FlightStatus
+from busy_callback_flyer.channels.ca import CABusy
+from busy_callback_flyer.channels.signals import SignalCount
+from busy_callback_flyer.devices.status import FlightStatus
+from busy_callback_flyer.engine.ports import Flight, Reading, ValueReading
+from busy_callback_flyer.engine.progress import INTERVAL, Progress
 
 # isort: split
 import epics
@@ -37,8 +38,8 @@ class Count:
     """A counter by hand."""
 
     def __init__(self, host: str | None = "ioc:5064") -> None:
-        self.first: ScalarReading | None = None
-        self.latest: ScalarReading | None = None
+        self.first: ValueReading | None = None
+        self.latest: ValueReading | None = None
         self.host = host
         self.listens = True
 
@@ -77,7 +78,7 @@ class Watched:
         self.flight.record_says(BUSY_SEEN, 0.1)
 
     def says(self, value: object, stamp: float = 111.0) -> dict[str, Any]:
-        self.counter.latest = ScalarReading(value, stamp)
+        self.counter.latest = ValueReading(value, stamp)
         self.counter.first = self.counter.first or self.counter.latest
         return self.progress.now()
 
@@ -87,7 +88,7 @@ def test_points_are_told_until_the_status_is_done() -> None:
     watched.watch()
     assert watched.told == [{"name": "ifly"}], "before the put there is nothing to tell"
     watched.fly()
-    watched.counter.latest = ScalarReading(4, 111.0)
+    watched.counter.latest = ValueReading(4, 111.0)
     watched.next_task()
     (facts,) = watched.told[1:]
     assert facts.pop("time_elapsed") >= 0
@@ -101,7 +102,7 @@ def test_points_are_told_until_the_status_is_done() -> None:
         "precision": 0,
         "fraction": 0.6,
     }
-    watched.counter.latest = ScalarReading(10, 112.0)
+    watched.counter.latest = ValueReading(10, 112.0)
     watched.status.set_finished()
     while not watched.tasks.empty():
         watched.next_task()
@@ -231,7 +232,7 @@ def test_a_watcher_that_fails_is_told_no_more(caplog: pytest.LogCaptureFixture) 
 
 def test_by_an_ophyd_signal() -> None:
     signal = Signal(name="count")
-    count = CountSignal(signal)
+    count = SignalCount(signal)
     signal.put(3)
     assert count.latest is not None
     assert count.latest.value == 3
@@ -288,9 +289,9 @@ def test_points_are_counted_in_flight(
     assert {facts["target"] for facts in told if "target" in facts} == {200}
     gaps = [later - earlier for earlier, later in itertools.pairwise(times[:-1])]
     assert min(gaps) >= INTERVAL
-    sortie = flyer._sortie
-    assert sortie is not None
-    told_by = sortie.progress
+    flight = flyer._latest
+    assert flight is not None
+    told_by = flight.progress
     assert told_by is not None
     until(lambda: told_by._counter is None)
 
@@ -348,7 +349,7 @@ def test_kickoff_asks_nothing_of_anybody(monkeypatch: pytest.MonkeyPatch) -> Non
     """Not even who serves the record: pyepics would wait for it."""
     flyer = BusyFlyer("nowhere:", name="ifly", expected_points=11, start_timeout=0.1)
     asked: list[str] = []
-    monkeypatch.setattr(BusyFlyer, "busy_host", property(lambda self: asked.append("who serves it")))
+    monkeypatch.setattr(CABusy, "host", property(lambda self: asked.append("who serves it")))
     with pytest.raises(FlightTimeout):
         flyer.kickoff().wait(TIMEOUT)
     assert asked == []

@@ -30,7 +30,7 @@ from ophyd.status import Status
 from packaging.version import Version
 
 from busy_callback_flyer import BusyFlyer, BusyRecord, plans
-from busy_callback_flyer.status import FlightStatus
+from busy_callback_flyer.devices.status import FlightStatus
 
 TIMEOUT = 20.0  # generous: reached only where something is broken
 
@@ -45,6 +45,12 @@ def until(condition: Callable[[], object], timeout: float = TIMEOUT) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.001)
+
+
+def known(flyer: BusyFlyer) -> int | None:
+    """What a flyer's channel heard last."""
+    reading = flyer._wiring.driver.channel.reading
+    return None if reading is None else reading.value
 
 
 @contextmanager

@@ -25,11 +25,12 @@ from busy_callback_flyer import (
     PollingFlyer,
     StaleArrayError,
 )
-from busy_callback_flyer.flight import Reading
+from busy_callback_flyer.engine.ports import Reading
 from busy_callback_flyer.ioc import EmbeddedIOC
 
 from ..conftest import PREFIX, look
 from ..ioc.client import RemoteClient
+from .interruptions import known
 
 BUSY_PV = f"{PREFIX}mybusy"
 OWN_PV = f"{PREFIX}own"
@@ -139,8 +140,8 @@ def finished_with_its_latest_done(flyer: BusyFlyer) -> None:
 def told_by_its_own_line(flyer: BusyFlyer) -> Reading:
     """What the record says after all that the flyer has put until now."""
     answers: list[Reading | None] = []
-    until(lambda: flyer._channel.ready)
-    flyer._channel.read(answers.append)
+    until(lambda: flyer._wiring.driver.channel.ready)
+    flyer._wiring.driver.channel.read(answers.append)
     until(lambda: answers)
     (reading,) = answers
     assert reading is not None
@@ -238,7 +239,7 @@ def test_another_clients_flight_queued_ahead(
     assert not second.returned(BUSY_PV)
     second.watch(BUSY_PV)
     controller(npts=5, duration=0.3)
-    until(lambda: flyer._channel.reading is not None and flyer._channel.reading.value == 1)
+    until(lambda: known(flyer) == 1)
     status = flyer.kickoff()
     epics.caput(BUSY_PV, 0)  # the first's is over
     status.wait(TIMEOUT)
@@ -256,7 +257,7 @@ def test_two_flyers_and_the_second_is_refused(way: Make, controller: Controller)
     controller(npts=5, duration=0.5)
     status = first.kickoff()
     in_flight(first)
-    until(lambda: second._channel.reading is not None and second._channel.reading.value == 1)
+    until(lambda: known(second) == 1)
     with pytest.raises(FlightRefused, match=f"{BUSY_PV}.*when_busy='fail'"):
         second.kickoff().wait(TIMEOUT)
     second.stop()
@@ -273,7 +274,7 @@ def test_two_flyers_one_after_the_other(way: Make, controller: Controller) -> No
     controller(npts=5, duration=0.3)
     status = first.kickoff()
     in_flight(first)
-    until(lambda: second._channel.reading is not None and second._channel.reading.value == 1)
+    until(lambda: known(second) == 1)
     waiting = second.kickoff()
     status.wait(TIMEOUT)
     waiting.wait(TIMEOUT)
@@ -294,10 +295,12 @@ def test_stopped_while_queued_behind_another_clients_flight(way: Make, controlle
     for _ in range(10):
         status = other.kickoff()
         in_flight(other)
-        until(lambda: flyer._channel.reading is not None and flyer._channel.reading.value == 1)
-        known = flyer._channel.reading
+        until(lambda: known(flyer) == 1)
+        known = flyer._wiring.driver.channel.reading
         assert known is not None
-        flyer._channel.reading = known._replace(value=0)  # as if the news of the other's flight were under way
+        flyer._wiring.driver.channel.reading = known._replace(
+            value=0
+        )  # as if the news of the other's flight were under way
         stopped = flyer.kickoff()
         assert "put" in flyer.timeline
         flyer.stop()
@@ -305,7 +308,7 @@ def test_stopped_while_queued_behind_another_clients_flight(way: Make, controlle
             stopped.wait(TIMEOUT)
         status.wait(TIMEOUT)
         finished_with_its_latest_done(other)
-        until(lambda: flyer._channel.ready)
+        until(lambda: flyer._wiring.driver.channel.ready)
         assert told_by_its_own_line(flyer).value == 0
     flies(flyer, controller)
 
@@ -393,7 +396,7 @@ def test_late_done_of_a_controller_falls_into_the_settling(way: Make, controller
     in_flight(first)
     controller_has_begun()
     controller(npts=5, duration=0.6)
-    until(lambda: second._channel.reading is not None and second._channel.reading.value == 1)
+    until(lambda: known(second) == 1)
     status = second.kickoff()
     reset.wait(TIMEOUT)
     with pytest.raises(StaleArrayError):
@@ -515,7 +518,7 @@ def test_stopped_as_it_takes_off(way: Make, controller: Controller) -> None:
     controller(duration=60)
     for _ in range(60):
         epics.caput(BUSY_PV, 1)
-        until(lambda: flyer._channel.reading is not None and flyer._channel.reading.value == 1)
+        until(lambda: known(flyer) == 1)
         status = flyer.kickoff()
         stopper = threading.Timer(settle * moments.uniform(0.9, 1.3), flyer.stop)
         stopper.start()

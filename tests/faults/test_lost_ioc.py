@@ -60,7 +60,7 @@ def in_flight(flyer):
     until(lambda: "busy" in flyer.timeline)
 
 def state(flyer):
-    return flyer._sortie.flight.state.name
+    return flyer._latest.flight.state.name
 
 def lost(flyer):
     until(lambda: state(flyer) == "LOST" and not flyer.busy.connected)
@@ -395,7 +395,7 @@ def test_away_at_kickoff_and_back_in_time(run: Run) -> None:
     assert run("""
         flyer = connected_flyer(start_timeout=60)
         ioc.kill()
-        until(lambda: not flyer._channel.ready)  # the client has to notice
+        until(lambda: not flyer._wiring.driver.channel.ready)  # the client has to notice
         status = flyer.kickoff()
         ioc.restart()
         status.wait(60)

@@ -16,8 +16,8 @@ import pytest
 from ophyd import Component, EpicsSignalRO, Signal
 
 from busy_callback_flyer import BusyFlyer, BusyRecord, TaxiFlyer, make_flyer
-from busy_callback_flyer.check import Finding, Mark, Report, check
-from busy_callback_flyer.cli import main
+from busy_callback_flyer.tools.check import Finding, Mark, Report, check
+from busy_callback_flyer.tools.cli import main
 
 # isort: split
 import epics
@@ -288,7 +288,7 @@ def test_a_read_only_busy_on_a_server_that_is_no_ioc() -> None:
     }
     client = {**environment, "EPICS_CA_ADDR_LIST": f"127.0.0.1:{port}", "EPICS_CA_AUTO_ADDR_LIST": "NO"}
     options = ["--arrays", "x_array", "--timeout", "20"]
-    command = [sys.executable, "-m", "busy_callback_flyer.cli", "check", "ro:", *options]
+    command = [sys.executable, "-m", "busy_callback_flyer.tools.cli", "check", "ro:", *options]
     with subprocess.Popen([sys.executable, "-c", READ_ONLY], env=server) as serving:
         try:
             done = subprocess.run(command, env=client, capture_output=True, text=True, timeout=100)

@@ -15,10 +15,19 @@ import pytest
 from matplotlib.image import imread
 from rich.console import Console
 
-from busy_callback_flyer import latency
 from busy_callback_flyer.ioc import EmbeddedIOC
-from busy_callback_flyer.latency import BusyPV, Delays, Flown, LatencyError, LengthPV, Measurement, SelfClear, Site
-from busy_callback_flyer.waiting import WAYS, make_way, name_in_words
+from busy_callback_flyer.tools import latency
+from busy_callback_flyer.tools.latency import (
+    BusyPV,
+    Delays,
+    Flown,
+    LatencyError,
+    LengthPV,
+    Measurement,
+    SelfClear,
+    Site,
+)
+from busy_callback_flyer.tools.ways import WAYS, make_way, name_in_words
 
 # isort: split
 import epics

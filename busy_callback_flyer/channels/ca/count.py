@@ -1,0 +1,61 @@
+"""A channel to a number that is watched while it counts, by libca."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+
+from epics import dbr
+
+from ...engine.ports import ValueReading
+from ..epics import EPICS_EPOCH
+from .base import CAChannel, Handle, nobody
+from .library import EventArgs, EventHandler, TimeDouble
+
+logger = logging.getLogger(__name__)
+
+_channels: dict[int, weakref.ref[CACount]] = {}
+
+
+@EventHandler
+def _on_count(args: EventArgs) -> None:
+    try:
+        channel = _channels.get(args.usr, nobody)()
+        if channel is not None and args.dbr:
+            event = TimeDouble.from_address(args.dbr)
+            channel.tell(ValueReading(event.value, EPICS_EPOCH + event.seconds + 1e-9 * event.nanoseconds))
+    except Exception:
+        logger.exception("a monitor handler failed")
+
+
+class CACount(CAChannel):
+    """A channel to a number that is watched while it counts.
+
+    Attributes
+    ----------
+    first, latest : ValueReading or None
+        What it said when it was first listened to, and last. Only the first's stamp is of the value: a record posts
+        NORD before it has its new stamp.
+    """
+
+    def __init__(self, pv: str) -> None:
+        self.first: ValueReading | None = None
+        self.latest: ValueReading | None = None
+        super().__init__(pv)
+        handle = self._handle
+        assert handle is not None
+        number = handle.number
+        _channels[number] = weakref.ref(self, lambda _: _channels.pop(number, None))
+        handle.subscribe(dbr.TIME_DOUBLE, dbr.DBE_VALUE, _on_count)
+
+    def tell(self, reading: ValueReading) -> None:
+        """Keep it."""
+        self.latest = reading
+        self.first = self.first or reading
+
+    def _changed(self, handle: Handle, up: bool) -> None:
+        self.first = self.latest = None
+        if up:
+            self._ready.set()
+        else:
+            self._ready.clear()
