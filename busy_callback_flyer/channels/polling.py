@@ -14,8 +14,7 @@ from ophyd.utils import DisconnectedError
 
 from ..engine.ports import BusyListener, Put, PutAnswer, Reading
 from ..engine.worker import Worker
-from .choice import join_control_layer
-from .signal_reader import BusyReader, host_of, put_anew, put_that_raised, wait_connected
+from .signal_reader import BusyReader, host_of, join_channel_access, put_anew, put_that_raised, wait_connected
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +42,7 @@ class PollingBusy:
     Attributes
     ----------
     reading : Reading or None
-        What the latest poll of this flight said; None where it failed. Each flight begins with a fresh poll.
+        What the latest poll said; None where it failed, and between flights: each flight begins with a fresh poll.
     """
 
     needs_fence = False
@@ -57,7 +56,7 @@ class PollingBusy:
         self._signal = self._setpoint = signal
         self._reader = BusyReader(signal)
         self.pv = self._reader.pv
-        self._worker = Worker(f"{self.pv} polls", join_control_layer)
+        self._worker = Worker(f"{self.pv} polls", join_channel_access)
         self._lock = threading.Lock()
         self._resting = threading.Event()  # each flight has its own
         self._flying: Callable[[], bool] = lambda: False
@@ -189,6 +188,9 @@ class PollingBusy:
             connected = self._look(over, connected)
             if not over():
                 resting.wait(self._interval())
+        with self._lock:
+            if resting is self._resting:
+                self.reading = None
 
     def _look(self, over: Callable[[], bool], connected: bool) -> bool:
         """Poll once and tell what is new; whether the record is connected."""

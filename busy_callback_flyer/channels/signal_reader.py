@@ -6,9 +6,13 @@ import logging
 from typing import Any
 
 import numpy as np
+import ophyd
 from ophyd import EpicsSignal, EpicsSignalRO
 from ophyd.signal import EpicsSignalBase, Signal
 from ophyd.utils import DisconnectedError, ReadOnlyError
+
+# isort: split
+from epics import ca
 
 from ..engine.ports import BUSY, DONE, Put, Reading
 from ._private import read_pv
@@ -151,3 +155,9 @@ def wait_connected(signal: Signal, timeout: float | None) -> bool:
     except TimeoutError:
         return False
     return True
+
+
+def join_channel_access() -> None:
+    """Let the calling thread use pyepics' channels: what a `Worker` for signals does first."""
+    if ophyd.get_cl().name == "pyepics":
+        ca.use_initial_context()

@@ -123,6 +123,7 @@ def test_polls_as_long_as_a_flight_lasts(channel: PollingBusy, signal: Scripted,
         channel._worker.wait(TIMEOUT)
         assert listener.heard.empty()
         assert signal.began.empty()
+        assert channel.reading is None
 
 
 def test_a_flight_begins_with_a_fresh_poll(channel: PollingBusy, signal: Scripted, listener: Listener) -> None:
