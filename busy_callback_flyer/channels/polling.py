@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import logging
 import threading
 import weakref
 from collections.abc import Callable
-from functools import partial
 
 from ophyd.signal import Signal
 from ophyd.utils import DisconnectedError
@@ -59,10 +59,11 @@ class PollingBusy:
         self._worker = Worker(f"{self.pv} polls", join_channel_access)
         self._lock = threading.Lock()
         self._resting = threading.Event()  # each flight has its own
-        self._resting.set()
+        self._flying: Callable[[], bool] = lambda: False
         self._requests = 0  # puts and reads: a poll that began before one is not later than it
         self._asked: list[_ReadAnswer] = []
         _channels.add(self)
+        _stop_polling_at_exit()
 
     @property
     def problem(self) -> str | None:
@@ -91,18 +92,20 @@ class PollingBusy:
         """Wait until it is connected; whether it is."""
         return wait_connected(self._signal, timeout)
 
-    def close(self) -> None:
-        """Poll no more. Who waits for a read hears that it will not come."""
-        self._rest()
-        self._worker.stop(0)
+    def close(self, timeout: float = 0.0) -> None:
+        """Poll no more; wait for the poll under way, `timeout` seconds at most. Who waits for a read gets None."""
+        with self._lock:
+            self._resting.set()
+            self._flying = lambda: False
+        self._worker.stop(timeout)
         self._give_up()
 
     def begin(self, flying: Callable[[], bool]) -> None:
         """Poll from now on, as long as `flying` says so."""
-        self._rest()
         with self._lock:
-            self._resting = resting = threading.Event()
-        self._worker.do(partial(self._poll, resting, flying))
+            self._resting.set()
+            self._resting, self._flying, self.reading = threading.Event(), flying, None
+            self._worker.do(functools.partial(self._poll, self._resting, flying))
 
     def fence(self, passed: Callable[[], None]) -> None:
         """Everything is put on one circuit, in order."""
@@ -140,8 +143,9 @@ class PollingBusy:
         with self._lock:
             self._requests += 1
             self._asked.append(answer)
-            polling = not self._resting.is_set()
-        if not polling and not self._worker.do(self._read):
+        if not self._flying():
+            self._resting.set()  # the thread may be waiting for the time of a poll that is not needed any more
+        if not self._worker.do(self._read):
             self._give_up()
 
     def _put(self, value: int) -> None:
@@ -152,11 +156,6 @@ class PollingBusy:
             self._setpoint = put_anew(self._setpoint, value)
         finally:
             self._requested()  # it may have gone out behind a poll that began after the first
-
-    def _rest(self) -> None:
-        with self._lock:
-            self._resting.set()
-            self.reading = None
 
     def _requested(self) -> None:
         with self._lock:
@@ -174,41 +173,44 @@ class PollingBusy:
     # In the polling thread
 
     def _read(self) -> None:
+        """Answer the reads that no poll has answered."""
         asked = self._take_asked()
         reading = self._reader.get() if asked else None
         for answer in asked:
             answer(reading)
 
     def _poll(self, resting: threading.Event, flying: Callable[[], bool]) -> None:
+        def over() -> bool:
+            return resting.is_set() or not flying()
+
         connected = False
-        while not resting.is_set() and flying():
-            connected = self._look(resting, connected)
-            if flying():
+        while not over():
+            connected = self._look(over, connected)
+            if not over():
                 resting.wait(self._interval())
         with self._lock:
-            resting.set()
-            self.reading = None
-        self._read()
+            if resting is self._resting:
+                self.reading = None
 
-    def _look(self, resting: threading.Event, connected: bool) -> bool:
+    def _look(self, over: Callable[[], bool], connected: bool) -> bool:
         """Poll once and tell what is new; whether the record is connected."""
         requests, asked = self._requests, self._take_asked()
         reading = self._reader.get()
         with self._lock:
-            flying = not resting.is_set()
             unasked = not asked and requests == self._requests
-            if flying:
+            if not over():
                 self.reading = reading
-        if flying and reading is None:
+        if over():
+            pass
+        elif reading is None:
             if self.problem is not None:
                 self._listener.unusable(self.problem)
             elif connected:
                 self._listener.connection_lost()
-        elif flying and reading is not None:
-            if not connected:
-                self._listener.connected(reading)
-            elif unasked:
-                self._listener.record_read(reading)
+        elif not connected:
+            self._listener.connected(reading)
+        elif unasked:
+            self._listener.record_read(reading)
         for answer in asked:
             answer(reading)
         return reading is not None
@@ -217,8 +219,12 @@ class PollingBusy:
 _channels: weakref.WeakSet[PollingBusy] = weakref.WeakSet()
 
 
-@atexit.register  # behind pyepics' own, so it runs first: nobody may poll while pyepics shuts libca down
 def _stop_polling() -> None:
     for channel in list(_channels):
-        channel._rest()
-        channel._worker.stop(EXIT_TIMEOUT)
+        channel.close(EXIT_TIMEOUT)
+
+
+@functools.cache
+def _stop_polling_at_exit() -> None:
+    """Have it done before ophyd releases its PVs, for which it registers itself with its first signal."""
+    atexit.register(_stop_polling)

@@ -71,11 +71,15 @@ class Worker:
                 done.wait(timeout)
 
     def stop(self, timeout: float) -> None:
-        """Do what was asked for and no more; wait for it no longer than `timeout` seconds."""
-        self.wait(timeout)
+        """Do what was asked for and no more; wait until the thread has ended, no longer than `timeout` seconds.
+
+        A thread that used Channel Access must not end while the interpreter's exit shuts that down: it crashes.
+        """
         with self._lock:
             self._stopped = True
             self._tasks.put(None)
+        if self._thread is not None and not self.here:
+            self._thread.join(timeout)
 
     def _run(self) -> None:
         task: Callable[[], object] | None = self._first

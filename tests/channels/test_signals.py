@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import queue
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from types import ModuleType
 from typing import Any
 
 import epics
@@ -19,6 +17,7 @@ from ophyd.sim import FakeEpicsSignal
 from ophyd.utils import DisconnectedError, ReadOnlyError
 
 from busy_callback_flyer import Waveform
+from busy_callback_flyer.channels.ca import library
 from busy_callback_flyer.channels.choice import name_of, state_of, why_not_direct
 from busy_callback_flyer.channels.signal_reader import join_channel_access
 from busy_callback_flyer.channels.signals import SignalArray, SignalBusy, SignalCount, SignalValue
@@ -76,10 +75,7 @@ def test_they_satisfy_the_ports(worker: Worker, listener: Listener) -> None:
 # Which way
 
 
-def test_why_not_direct(monkeypatch: pytest.MonkeyPatch) -> None:
-    library = ModuleType("library")
-    vars(library).update(library=lambda: None, Unavailable=RuntimeError)
-    monkeypatch.setitem(sys.modules, "busy_callback_flyer.channels.ca.library", library)
+def test_why_not_direct() -> None:
     assert why_not_direct([EpicsSignalRO(BUSY_PV, name="state")]) is None
     assert "soft is a Signal" in str(why_not_direct([Signal(name="soft")]))
     apart = EpicsSignal(BUSY_PV, f"{PREFIX}mytaxi", name="apart")
@@ -88,11 +84,9 @@ def test_why_not_direct(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_libca_that_cannot_be_had_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
-        raise RuntimeError("there is none")
+        raise library.Unavailable("there is none")
 
-    library = ModuleType("library")
-    vars(library).update(library=fail, Unavailable=RuntimeError)
-    monkeypatch.setitem(sys.modules, "busy_callback_flyer.channels.ca.library", library)
+    monkeypatch.setattr(library, "library", fail)
     assert why_not_direct([EpicsSignalRO(BUSY_PV, name="state")]) == "there is none"
 
 
