@@ -7,9 +7,7 @@ after Channel Access did, because a client whose server goes first complains.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,15 +86,6 @@ def look(pv: str) -> tuple[float, float]:
 
     said = epics.get_pv(pv, connect=True, timeout=10).get_with_metadata(form="time", use_monitor=False, timeout=10)
     return said["value"], said["timestamp"]
-
-
-def free_ports(count: int) -> list[int]:
-    """TCP ports on loopback that nobody uses now, each another."""
-    with contextlib.ExitStack() as stack:
-        ones = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in ones:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in ones]
 
 
 @pytest.fixture
