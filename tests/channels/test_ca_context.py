@@ -30,8 +30,10 @@ from .listening import TIMEOUT, Listener, in_thread
 
 BUSY_PV = f"{PREFIX}mybusy"
 
+FENCED = 10  # flights behind a fence
+
 PREAMBLE = f"""
-import faulthandler, sys, threading
+import faulthandler, sys, threading, time
 faulthandler.dump_traceback_later({TIMEOUT + 25}, exit=True)
 import ophyd, epics
 from busy_callback_flyer.channels.ca import CABusy
@@ -340,6 +342,7 @@ def test_a_put_that_is_taken_back_at_exit_is_followed_by_done(controller: Callab
         )
         channel.put_callback(1, lambda put, text: None)
         assert busy.wait(TIMEOUT)
+        channel.read(lambda reading: time.sleep(0.3))  # as long as the janitor has to wait
         channel.take_back(lambda: channel.put(0))
         """)
     assert look(BUSY_PV)[0] == DONE
@@ -347,7 +350,6 @@ def test_a_put_that_is_taken_back_at_exit_is_followed_by_done(controller: Callab
 
 def test_a_callback_that_sleeps_does_not_keep_the_interpreter_from_exiting() -> None:
     client("""
-        import time
         channel, other = connected(), connected()
         sleeping = threading.Event()
         lent(channel, lambda: (sleeping.set(), time.sleep(3600)))
@@ -392,11 +394,10 @@ def test_a_loss_is_logged_and_not_printed() -> None:
     assert done.stderr.count("CA.Client.Exception") <= 1
 
 
-def test_a_put_of_pyepics_is_served_before_the_flight(rounds: int = 10) -> None:
+def test_a_put_of_pyepics_is_served_before_the_flight() -> None:
     """Though pyepics' circuit is held up by arrays and by a callback of the user that sleeps."""
     client(
         f"""
-        import time
         import numpy as np
         from ophyd import EpicsSignal
         from epics import dbr
@@ -424,7 +425,7 @@ def test_a_put_of_pyepics_is_served_before_the_flight(rounds: int = 10) -> None:
         sleeper = epics.ca.create_subscription(theirs, callback=lambda **_: time.sleep(0.05))
         duration = epics.PV("own:duration", auto_monitor=False)
 
-        for round in range({rounds}):
+        for round in range({FENCED}):
             points = 5 + round % 7
             for _ in range(4):
                 handle.get(dbr.DOUBLE, 1_000_000, lambda args: time.sleep(0.01), lambda status: None)
