@@ -51,7 +51,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         _drivers.add(driver)
         make(driver, *args, **kwargs)
 
-    FlightDriver.__init__ = note_and_make  # type: ignore[method-assign]
+    FlightDriver.__init__ = note_and_make  # type: ignore[assignment, method-assign]
 
 
 INTERRUPTED = "interrupted"
