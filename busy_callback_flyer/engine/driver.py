@@ -79,6 +79,7 @@ class FlightDriver:
         self._told_began = False
         self._alarm = Alarm(lambda: self._tell(self.flight, Flight.deadline))
         self._rings_at: float | None = None
+        self._armed = 0.0  # with the put
         self.channel = open_channel(self)
 
     # What its owner asks
@@ -210,8 +211,12 @@ class FlightDriver:
 
     def _set_alarm(self, flight: Flight, now: float, orders: Orders) -> None:
         due = None if flight.over else flight.next_deadline
-        if Order.PUT_BUSY in orders:  # it rings in time for the read of a short flight, so that Done need not set it
-            due = now + CALLBACK_GRACE if due is None else min(due, now + CALLBACK_GRACE)
+        if Order.PUT_BUSY in orders:
+            self._armed = now + CALLBACK_GRACE
+        if (
+            now < self._armed and not flight.over
+        ):  # it rings in time for the read of a short flight: Done need not set it
+            due = self._armed if due is None else min(due, self._armed)
         self._rings_at = due
         self._alarm.set(due)
 

@@ -257,9 +257,8 @@ class Flight:
         if self.over:
             return _NOTHING
         self._kickoff_at = now
-        self._last = last
-        self._enter(State.CONNECTING, now)
-        return _NOTHING if last is None else self._on_ground(last, now)
+        self._last = self._last or last  # what came since the flight was made is newer
+        return self._go_on(now)
 
     def record_says(self, reading: Reading, now: float) -> Orders:
         """A monitor event came, other than the first of a subscription."""
