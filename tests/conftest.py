@@ -7,9 +7,7 @@ after Channel Access did, because a client whose server goes first complains.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import socket
 import threading
 import time
 import weakref
@@ -53,7 +51,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         _drivers.add(driver)
         make(driver, *args, **kwargs)
 
-    FlightDriver.__init__ = note_and_make  # type: ignore[method-assign]
+    FlightDriver.__init__ = note_and_make  # type: ignore[assignment, method-assign]
 
 
 INTERRUPTED = "interrupted"
@@ -119,15 +117,6 @@ def _wait_served(driver: FlightDriver) -> None:
         served = threading.Event()
         channel.read(lambda _: served.set())
         served.wait(2)
-
-
-def free_ports(count: int) -> list[int]:
-    """TCP ports on loopback that nobody uses now, each another."""
-    with contextlib.ExitStack() as stack:
-        ones = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in ones:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in ones]
 
 
 @pytest.fixture

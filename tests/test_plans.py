@@ -190,7 +190,7 @@ SEVERAL: dict[str, tuple[str, Callable[[BusyFlyer, BusyFlyer], Any]]] = {
 def test_several_at_once(scene: Scene, second: HandFlyer, several: str) -> None:
     first = scene.flyer
     finishes_on, plan = SEVERAL[several]
-    first.kickoff_finishes_on = second.kickoff_finishes_on = finishes_on  # type: ignore[assignment]
+    first.kickoff_finishes_on = second.kickoff_finishes_on = finishes_on
 
     def land_both() -> None:
         until(lambda: "busy" in second.timeline)

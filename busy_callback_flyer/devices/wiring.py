@@ -57,45 +57,35 @@ class Wiring:
         states = flyer.busy_states
         self.direct = self._is_direct([*states, *(waveform.wave for waveform in waveforms.values())])
         self.worker = Worker(f"{flyer.name} {'values' if self.direct else 'signals'}", join_channel_access)
-        specs = [
-            ArraySpec(
-                attr,
-                f"{flyer.name}_{attr}",
-                self._open_array(waveform),
-                waveform.fresh,
-                waveform.units,
-                waveform.string,
-            )
-            for attr, waveform in waveforms.items()
-        ]
+        self._arrays = {attr: self._open_array(waveform) for attr, waveform in waveforms.items()}
+        self._values: dict[str, SignalValue] = {}
         self.drivers = [FlightDriver(flyer.name, partial(open_busy, self, state), teller) for state in states]
         self.driver = self.drivers[0]
-        self.collector = Collector(flyer.name, specs, self.driver.channel)
-        self._values: dict[str, ValueSpec] = {}
+        self._collector = self._collect()
+
+    @property
+    def collector(self) -> Collector:
+        """Collects the columns, by the flyer's name of now."""
+        if self._collector.name != self.flyer.name:
+            self._collector = self._collect()
+        return self._collector
 
     @property
     def channels(self) -> list[ArrayChannel | BusyChannel]:
         """All but those to values."""
-        return [*(spec.channel for spec in self.collector.arrays), *(driver.channel for driver in self.drivers)]
+        return [*self._arrays.values(), *(driver.channel for driver in self.drivers)]
 
     def values(self, points: str | None) -> Sequence[ValueSpec]:
         """What is read once a flight, and what counts the points. A lazy component connects here, and may wait."""
         flyer, states = self.flyer, self.flyer.busy_states
-        columns = {spec.attr for spec in self.collector.arrays}
-        signals = {attr: getattr(flyer, attr) for attr in flyer.read_attrs if attr.split(".")[0] not in columns}
+        signals = {attr: getattr(flyer, attr) for attr in flyer.read_attrs if attr.split(".")[0] not in self._arrays}
         emitted = [
             attr
             for attr, signal in signals.items()
             if isinstance(signal, Signal) and not any(signal is state for state in states)
         ]
         counter = [] if points is None or points in emitted else [points]
-        for attr in (*emitted, *counter):
-            if attr not in self._values:
-                signal = getattr(flyer, attr)
-                self._values[attr] = ValueSpec(
-                    attr, signal.name, SignalValue(signal, self.worker), emitted=attr in emitted
-                )
-        return [self._values[attr] for attr in (*emitted, *counter)]
+        return [self._value(attr, emitted=attr in emitted) for attr in (*emitted, *counter)]
 
     def listen_to(self, counter: Signal) -> CountChannel:
         """Begin to listen to what counts points in flight."""
@@ -105,8 +95,8 @@ class Wiring:
         """Release the channels."""
         for driver in self.drivers:
             driver.close()
-        for spec in self.collector.arrays:
-            spec.channel.close()
+        for channel in self._arrays.values():
+            channel.close()
         self.worker.stop(STOP_TIMEOUT)
 
     def _is_direct(self, signals: Sequence[Signal]) -> bool:
@@ -116,6 +106,20 @@ class Wiring:
         if reason is not None:
             logger.warning("%s cannot have its events directly (%s): it takes ophyd's", self.flyer.name, reason)
         return reason is None
+
+    def _collect(self) -> Collector:
+        name, waveforms = self.flyer.name, [(attr, getattr(self.flyer, attr)) for attr in self._arrays]
+        specs = [
+            ArraySpec(attr, f"{name}_{attr}", self._arrays[attr], waveform.fresh, waveform.units, waveform.string)
+            for attr, waveform in waveforms
+        ]
+        return Collector(name, specs, self.driver.channel)
+
+    def _value(self, attr: str, *, emitted: bool) -> ValueSpec:
+        signal = getattr(self.flyer, attr)
+        if attr not in self._values:
+            self._values[attr] = SignalValue(signal, self.worker)
+        return ValueSpec(attr, signal.name, self._values[attr], emitted)
 
     def _open_array(self, waveform: Waveform) -> ArrayChannel:
         if self.direct:

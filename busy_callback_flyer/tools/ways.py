@@ -108,9 +108,9 @@ class _Flight:
 
 def pyepics_in_words() -> str:
     """The versions of pyepics and of the libca that it loaded."""
-    from ..channels.ca.library import library
+    from ..channels._private import library_file
 
-    file = Path(library()._name)
+    file = Path(library_file())
     owner = next((name for name in ("epicscorelibs", "epics") if name in file.parts), None)
     owned = {"epicscorelibs": "libca of epicscorelibs", "epics": "its own libca", None: file.name}[owner]
     return f"pyepics {version('pyepics')} on {owned}" + (f" {version(owner)}" if owner == "epicscorelibs" else "")
@@ -283,8 +283,8 @@ def make_way(way: str, pv: str, timeout: float) -> Way:
         return ByFlyer(flyer)
     from ..devices.make import make_flyer
 
-    events = "ophyd" if way == "ophyd" else "direct"
-    return ByFlyer(make_flyer("flyer", busy=pv, arrays={}, events=events, **options))
+    options["events"] = "ophyd" if way == "ophyd" else "direct"
+    return ByFlyer(make_flyer("flyer", busy=pv, arrays={}, **options))
 
 
 def _polling_flyer(pv: str, **options: Any) -> PollingFlyer:

@@ -45,7 +45,6 @@ def test_soak() -> None:
         assert "0 hangs, 0 failures, 0 early finishes, 0 duplicate finishes, 0 missing finishes, 0 wrong pages" in line
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scenario", "shorter", "lines"),
     [

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,10 +14,17 @@ import pytest
 
 from busy_callback_flyer.tools.tiled_server import TiledServer
 
-from ..conftest import free_ports
-
 # Tiled reads it as it is imported.
 os.environ.setdefault("TILED_RETRY_TIMEOUT", "2")  # seconds that a client waits for a server that is gone; 45
+
+
+def free_ports(count: int) -> list[int]:
+    """TCP ports on loopback that nobody uses now, each another."""
+    with contextlib.ExitStack() as stack:
+        ones = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in ones:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in ones]
 
 
 def proxy_command(to: str, of: str) -> list[str]:

@@ -16,8 +16,8 @@ import pytest
 
 from busy_callback_flyer.tools.tiled_server import TiledServer
 
-from ..conftest import free_ports
 from ..faults.interruptions import until
+from .conftest import free_ports
 
 pytest.importorskip("bluesky_tiled_plugins", reason="of the extra `tiled`")
 pytest.importorskip("zmq", reason="of the extra `queueserver`")

@@ -23,9 +23,9 @@ import pytest
 import busy_callback_flyer
 from busy_callback_flyer.tools.tiled_server import TiledServer
 
-from ..conftest import PREFIX, free_ports, look
+from ..conftest import PREFIX, look
 from ..faults.interruptions import until
-from .conftest import proxy_command
+from .conftest import free_ports, proxy_command
 
 pytest.importorskip("bluesky_queueserver", reason="of the extra `queueserver`")
 pytest.importorskip("bluesky_tiled_plugins", reason="of the extra `tiled`")

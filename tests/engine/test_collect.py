@@ -793,7 +793,7 @@ def test_ragged(make: Make, controller: Controller, layout: str, caplog: pytest.
     with pytest.raises(RaggedArrayError, match=f"{RAGGED}.*on_ragged='truncate'.*points="):
         flyer.complete().wait(TIMEOUT)
     for on_ragged, warned in (("truncate", 0), ("warn", 1)):
-        flyer.on_ragged = on_ragged  # type: ignore[assignment]
+        flyer.on_ragged = on_ragged
         flyer.kickoff().wait(TIMEOUT)
         flyer.complete().wait(TIMEOUT)
         data = collected(flyer)

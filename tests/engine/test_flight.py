@@ -520,7 +520,7 @@ def test_flight_timeout_counts_while_lost_and_writes_nothing_then() -> None:
 
 
 @pytest.mark.parametrize("told", [Put.SERVED, Put.UNTOLD])
-def test_reads_that_fail_again_and_again_end_the_flight(told: int | None) -> None:
+def test_reads_that_fail_again_and_again_end_the_flight(told: Put) -> None:
     flight = launched()
     orders = flight.put_returned(told, "", 1.0)
     now = 1.0

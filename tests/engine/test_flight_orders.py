@@ -118,7 +118,8 @@ class OurFlight(AnyPut):
     def connected_by(self) -> float:
         """When it must be, before the put."""
         options = self.options
-        return self.unconnected_since + (options.reconnect_timeout if self.connection_went else options.start_timeout)
+        timeout: float = options.reconnect_timeout if self.connection_went else options.start_timeout
+        return self.unconnected_since + timeout
 
     def told(self, reading: Reading, now: float) -> None:
         if self.known is None or self.known.value != reading.value:

@@ -15,11 +15,13 @@ from bluesky import RunEngine
 from bluesky.utils import ProgressBarManager
 from ophyd import Component, Device, EpicsSignalRO, Signal
 
-from busy_callback_flyer import BusyFlyer, FlightTimeout, progress
+from busy_callback_flyer import BusyFlyer, FlightTimeout
 from busy_callback_flyer.channels.ca import CABusy
 from busy_callback_flyer.channels.signals import SignalCount
 from busy_callback_flyer.devices.status import FlightStatus
-from busy_callback_flyer.engine.ports import Flight, Reading, ValueReading
+from busy_callback_flyer.engine import progress
+from busy_callback_flyer.engine.flight import Flight
+from busy_callback_flyer.engine.ports import Reading, ValueReading
 from busy_callback_flyer.engine.progress import INTERVAL, Progress
 
 # isort: split

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +18,7 @@ from busy_callback_flyer.tools.cli import main
 # isort: split
 import epics
 
-from ..conftest import PREFIX, free_ports, look
+from ..conftest import PREFIX, look
 
 OWN = f"{PREFIX}own"
 """Nobody acts on it."""
@@ -261,41 +257,3 @@ def test_the_exit_status_tells(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     assert f"FAIL  {PREFIX}nowhere: not connected within 1 s\n      -> " in said
     assert "It does not fly: 1 thing to mend" in said
-
-
-READ_ONLY = """
-from caproto import ChannelType
-from caproto.server import PVGroup, pvproperty, run
-
-
-class ReadOnly(PVGroup):
-    mybusy = pvproperty(value=0, dtype=ChannelType.ENUM, enum_strings=["Done", "Busy"], read_only=True)
-    x_array = pvproperty(value=[0.0] * 5, max_length=5, read_only=True)
-
-
-run(ReadOnly(prefix="ro:").pvdb, interfaces=["127.0.0.1"], startup_hook=None)
-"""
-
-
-def test_a_read_only_busy_on_a_server_that_is_no_ioc() -> None:
-    (port,) = map(str, free_ports(1))
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("EPICS_")}
-    server = {
-        **environment,
-        "EPICS_CA_SERVER_PORT": port,
-        "EPICS_CAS_AUTO_BEACON_ADDR_LIST": "no",
-        "EPICS_CAS_BEACON_ADDR_LIST": "",
-    }
-    client = {**environment, "EPICS_CA_ADDR_LIST": f"127.0.0.1:{port}", "EPICS_CA_AUTO_ADDR_LIST": "NO"}
-    options = ["--arrays", "x_array", "--timeout", "20"]
-    command = [sys.executable, "-m", "busy_callback_flyer.tools.cli", "check", "ro:", *options]
-    with subprocess.Popen([sys.executable, "-c", READ_ONLY], env=server) as serving:
-        try:
-            done = subprocess.run(command, env=client, capture_output=True, text=True, timeout=100)
-        finally:
-            serving.kill()
-    assert done.returncode == 1
-    assert "FAIL  ro:mybusy: it is read-only for this user and host" in done.stdout
-    assert "ok    ro:x_array: c1_x_array: an array of up to 5 doubles" in done.stdout
-    for field in ("OUT", "FLNK"):
-        assert re.search(rf"FAIL  ro:mybusy\.{field}: .*not connected\n.*`busy = Component\(EpicsSignal, ", done.stdout)

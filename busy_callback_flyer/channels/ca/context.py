@@ -152,6 +152,8 @@ class OwnContext(Context):
     def _exit(self) -> None:
         self.worker.do(self._destroy)  # behind what it was asked for: a Done may wait behind a put that is taken back
         self.worker.stop(EXIT_TIMEOUT)
+        for worker in (self.pyepics.worker, self._lender):  # no thread can be started from now on
+            worker.stop(0)
 
     def _destroy(self) -> None:
         self.open = self.pyepics.open = False

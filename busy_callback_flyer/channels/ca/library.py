@@ -9,9 +9,6 @@ import ctypes
 import functools
 from typing import Any, NamedTuple
 
-import ophyd  # noqa: F401 - before epics: it chooses the libca that pyepics loads
-
-# isort: split
 from epics import ca, dbr
 
 from .._private import library_file

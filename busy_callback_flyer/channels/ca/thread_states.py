@@ -55,7 +55,7 @@ def keep() -> None:
 
 
 def _throw_away() -> None:
-    """Throw away the states of threads that have ended. Python 3.12 forgets that of the caller, too, which has to end."""
+    """Throw away the states of threads that have ended, and end: Python 3.12 forgets that of the caller, too."""
     for lock in tuple(_kept):
         if _api.PyThread_acquire_lock(lock, 0):
             state = _kept.pop(lock)
