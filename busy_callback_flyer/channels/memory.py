@@ -59,6 +59,15 @@ def _or_next(stamp: float | None) -> float:
     return float(next(_stamps)) if stamp is None else stamp
 
 
+class _Nobody:
+    def __getattr__(self, news: str) -> Callable[..., None]:
+        return lambda *what: None
+
+
+_nobody: Any = _Nobody()
+"""A listener that does not care."""
+
+
 class Request(NamedTuple):
     """What a channel was asked, and has not answered yet."""
 
@@ -114,11 +123,11 @@ class MemoryBusy(_Channel):
     listener : BusyListener, optional
         Who hears of it; see also `heard_by`.
     pv : str
-    needs_fence, needs_ground_read, keeps_order : bool
-        What a channel of its kind asks for, see `BusyChannel`.
 
     Attributes
     ----------
+    needs_fence, needs_ground_read, keeps_order, may_wait : bool
+        What a channel of its kind says of itself, see `BusyChannel`. A test sets them before the flight.
     record : Reading
         What the record says. A read is answered by that.
     reading : Reading or None
@@ -127,22 +136,12 @@ class MemoryBusy(_Channel):
         All that was ever asked, in order.
     """
 
-    may_wait = True
+    needs_fence = needs_ground_read = False
+    keeps_order = may_wait = True
 
-    def __init__(
-        self,
-        listener: BusyListener | None = None,
-        pv: str = "busy",
-        *,
-        needs_fence: bool = False,
-        needs_ground_read: bool = False,
-        keeps_order: bool = True,
-    ) -> None:
+    def __init__(self, listener: BusyListener | None = None, pv: str = "busy") -> None:
         super().__init__(pv)
-        self.listener = listener
-        self.needs_fence = needs_fence
-        self.needs_ground_read = needs_ground_read
-        self.keeps_order = keeps_order
+        self.listener = listener or _nobody
         self.record = Reading(DONE, _or_next(None))
         self.reading: Reading | None = None
         self.sent: list[str] = []
@@ -159,21 +158,18 @@ class MemoryBusy(_Channel):
         """The record connects, and says this."""
         self.change(value, stamp)
         self.ready, self.reading = True, self.record
-        if self.listener is not None:
-            self.listener.connected(self.record)
+        self.listener.connected(self.record)
 
     def lose(self) -> None:
         """The connection is lost, and what was asked on it."""
         self.ready, self.reading = False, None
-        if self.listener is not None:
-            self.listener.connection_lost()
+        self.listener.connection_lost()
         super().close()
 
     def refuse(self, problem: str) -> None:
         """What connects cannot be a busy record."""
         self.ready, self.problem = True, problem
-        if self.listener is not None:
-            self.listener.unusable(problem)
+        self.listener.unusable(problem)
 
     def change(self, value: int, stamp: float | None = None, severity: int = 0, alarm: str = "") -> None:
         """The record changes, and its event is lost on the way."""
@@ -184,14 +180,12 @@ class MemoryBusy(_Channel):
         self.change(value, stamp, severity, alarm)
         if self.ready:
             self.reading = self.record
-            if self.listener is not None:
-                self.listener.record_says(self.record)
+            self.listener.record_says(self.record)
 
     def poll(self) -> None:
         """The channel reads the record by itself, as one without monitor does."""
         self.reading = self.record
-        if self.listener is not None:
-            self.listener.record_read(self.record)
+        self.listener.record_read(self.record)
 
     def answer_put(self, put: Put = Put.SERVED, text: str = "", *, which: int = 0) -> None:
         """A put-callback comes back, the oldest or another."""
@@ -247,7 +241,7 @@ class MemoryBusy(_Channel):
 
     def close(self) -> None:
         """Tell no more news, and answer what was asked, as nothing will come any more."""
-        self.listener = self.reading = None
+        self.listener, self.reading = _nobody, None
         super().close()
 
     def _ask(self, sent: str, what: str, answer: Callable[..., None], *lost: Any) -> None:

@@ -14,7 +14,8 @@ from ophyd.utils import DisconnectedError
 
 from ..engine.ports import BusyListener, Put, PutAnswer, Reading
 from ..engine.worker import Worker
-from .signal_reader import BusyReader, host_of, join_channel_access, put_anew, put_that_raised, wait_connected
+from .choice import name_of
+from .signal_reader import BusyBySignal, join_channel_access, put_anew, put_that_raised
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +25,7 @@ EXIT_TIMEOUT = 2.0
 _ReadAnswer = Callable[[Reading | None], None]
 
 
-class PollingBusy:
+class PollingBusy(BusyBySignal):
     """A channel to a busy record that polls a signal while a flight lasts.
 
     A poll is a fresh read on the connection that Busy was put on, so it is evidence. What a poll cannot tell is what
@@ -45,18 +46,12 @@ class PollingBusy:
         What the latest poll said; None where it failed, and between flights: each flight begins with a fresh poll.
     """
 
-    needs_fence = False
     needs_ground_read = False
     keeps_order = False
 
     def __init__(self, signal: Signal, listener: BusyListener, interval: Callable[[], float]) -> None:
-        self.reading: Reading | None = None
-        self._listener = listener
+        super().__init__(signal, Worker(f"{name_of(signal)} polls", join_channel_access), listener)
         self._interval = interval
-        self._signal = self._setpoint = signal
-        self._reader = BusyReader(signal)
-        self.pv = self._reader.pv
-        self._worker = Worker(f"{self.pv} polls", join_channel_access)
         self._lock = threading.Lock()
         self._resting = threading.Event()  # each flight has its own
         self._flying: Callable[[], bool] = lambda: False
@@ -73,25 +68,6 @@ class PollingBusy:
             return self._reader.no_busy(f"it has {len(names)} states")
         return self._reader.problem
 
-    @property
-    def ready(self) -> bool:
-        """Whether it is connected."""
-        return bool(self._signal.connected)
-
-    @property
-    def host(self) -> str | None:
-        """Address of the server, where the control layer tells."""
-        return host_of(self._signal)
-
-    @property
-    def may_wait(self) -> bool:
-        """Whether the calling thread may wait for the polling one."""
-        return not self._worker.here
-
-    def wait_ready(self, timeout: float | None) -> bool:
-        """Wait until it is connected; whether it is."""
-        return wait_connected(self._signal, timeout)
-
     def close(self, timeout: float = 0.0) -> None:
         """Poll no more; wait for the poll under way, `timeout` seconds at most. Who waits for a read gets None."""
         with self._lock:
@@ -107,20 +83,8 @@ class PollingBusy:
             self._resting, self._flying, self.reading = threading.Event(), flying, None
             self._worker.do(functools.partial(self._poll, self._resting, flying))
 
-    def fence(self, passed: Callable[[], None]) -> None:
-        """Everything is put on one circuit, in order."""
-        passed()
-
-    def take_back(self, then: Callable[[], None]) -> None:
-        """It puts without callback."""
-        then()
-
     def wait_sent(self, timeout: float) -> None:
         """It puts in the calling thread."""
-
-    def lend(self, call: Callable[[], None]) -> None:
-        """Run code of the user at once."""
-        call()
 
     def put(self, value: int) -> None:
         """Put without callback, in the calling thread."""

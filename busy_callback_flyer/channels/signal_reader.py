@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from ophyd.utils import DisconnectedError, ReadOnlyError
 # isort: split
 from epics import ca
 
-from ..engine.ports import BUSY, DONE, Put, Reading
+from ..engine.ports import BUSY, DONE, BusyListener, Put, Reading
+from ..engine.worker import Worker
 from ._private import read_pv
 from .choice import name_of
 from .epics import alarm_text
@@ -23,6 +25,67 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_NAMES = ["Done", "Busy"]
 """Of a busy record's values; those of a site count where they are known."""
+
+
+class BySignal:
+    """What all channels by a signal have in common."""
+
+    def __init__(self, signal: Signal) -> None:
+        self.pv = name_of(signal)
+        self._signal = signal
+
+    @property
+    def host(self) -> str | None:
+        """Address of the server, where the control layer tells; pyepics does."""
+        pv = read_pv(self._signal)
+        if not getattr(pv, "connected", False):  # pyepics would wait for it
+            return None
+        host: str | None = getattr(pv, "host", None)
+        return host
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is connected."""
+        return bool(self._signal.connected)
+
+    def wait_ready(self, timeout: float | None) -> bool:
+        """Wait until it is connected; whether it is."""
+        try:
+            self._signal.wait_for_connection(timeout)
+        except TimeoutError:
+            return False
+        return True
+
+
+class BusyBySignal(BySignal):
+    """What is the same for all channels to a busy record by a signal: one circuit, and puts that stay out."""
+
+    needs_fence = False
+
+    def __init__(self, signal: Signal, worker: Worker, listener: BusyListener) -> None:
+        super().__init__(signal)
+        self.reading: Reading | None = None
+        self._worker = worker
+        self._listener = listener
+        self._setpoint = signal
+        self._reader = BusyReader(signal)
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether the calling thread may wait for the worker's."""
+        return not self._worker.here
+
+    def fence(self, passed: Callable[[], None]) -> None:
+        """Everything is put on one circuit, in order."""
+        passed()
+
+    def take_back(self, then: Callable[[], None]) -> None:
+        """Nothing can take back a put."""
+        then()
+
+    def lend(self, call: Callable[[], None]) -> None:
+        """Run code of the user at once."""
+        call()
 
 
 class Reader:
@@ -137,24 +200,6 @@ def put_anew(signal: Signal, value: int, **how: Any) -> Signal:
 def put_that_raised(error: Exception) -> Put:
     """What became of a put that raised this."""
     return Put.LOST if isinstance(error, TimeoutError | DisconnectedError) else Put.REFUSED
-
-
-def host_of(signal: Signal) -> str | None:
-    """Address of its server, where the control layer tells; pyepics does."""
-    pv = read_pv(signal)
-    if not getattr(pv, "connected", False):  # pyepics would wait for it
-        return None
-    host: str | None = getattr(pv, "host", None)
-    return host
-
-
-def wait_connected(signal: Signal, timeout: float | None) -> bool:
-    """Wait until a signal is connected; whether it is."""
-    try:
-        signal.wait_for_connection(timeout)
-    except TimeoutError:
-        return False
-    return True
 
 
 def join_channel_access() -> None:

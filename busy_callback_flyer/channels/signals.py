@@ -23,8 +23,7 @@ from epics import dbr
 from ..engine.ports import ArrayReading, BusyListener, Put, PutAnswer, Reading, ValueReading
 from ..engine.worker import Worker
 from ._private import read_pv, reads_strings
-from .choice import name_of
-from .signal_reader import BusyReader, Reader, host_of, put_anew, put_that_raised, wait_connected
+from .signal_reader import BusyBySignal, BySignal, Reader, put_anew, put_that_raised
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +48,7 @@ class _PutCallback:
             self._answers.pop()(put, text)
 
 
-class SignalBusy:
+class SignalBusy(BusyBySignal):
     """A channel to a busy record by an ophyd signal.
 
     A signal's own subscribers hear the echo of its own puts, with the value asked for and the client's clock. So an
@@ -66,18 +65,12 @@ class SignalBusy:
     listener : BusyListener
     """
 
-    needs_fence = False
     needs_ground_read = True
     keeps_order = True
 
     def __init__(self, signal: Signal, worker: Worker, listener: BusyListener) -> None:
-        self.pv = name_of(signal)
-        self.reading: Reading | None = None
-        self._worker = worker
-        self._listener = listener
-        self._signal = self._setpoint = signal
+        super().__init__(signal, worker, listener)
         self._monitor: Signal | None = None
-        self._reader = BusyReader(signal)
         self._ready = threading.Event()
         self._closed = False
         self._epoch = 0  # of the connection
@@ -96,16 +89,6 @@ class SignalBusy:
         """Whether it is connected and was looked at."""
         return self._ready.is_set()
 
-    @property
-    def host(self) -> str | None:
-        """Address of the server, where the control layer tells."""
-        return host_of(self._signal)
-
-    @property
-    def may_wait(self) -> bool:
-        """Whether the calling thread may wait for the worker's."""
-        return not self._worker.here
-
     def wait_ready(self, timeout: float | None) -> bool:
         """Wait until it is ready; whether it is."""
         return self._ready.wait(timeout)
@@ -123,21 +106,9 @@ class SignalBusy:
     def begin(self, flying: Callable[[], bool]) -> None:
         """It listens all the time."""
 
-    def fence(self, passed: Callable[[], None]) -> None:
-        """One thread puts everything, in order."""
-        passed()
-
-    def take_back(self, then: Callable[[], None]) -> None:
-        """Nothing can take back a put here."""
-        then()
-
     def wait_sent(self, timeout: float) -> None:
         """Wait until the worker did what was asked before; seconds, at most."""
         self._worker.wait(timeout)
-
-    def lend(self, call: Callable[[], None]) -> None:
-        """Run code of the user at once."""
-        call()
 
     def put(self, value: int) -> None:
         """Put without callback, and look: of an event that came while others were at it, nobody may have told."""
@@ -245,7 +216,7 @@ class SignalBusy:
             self._worker.do(self._lost)
 
 
-class SignalArray:
+class SignalArray(BySignal):
     """A channel to an array by an ophyd signal.
 
     Parameters
@@ -260,22 +231,11 @@ class SignalArray:
     """
 
     def __init__(self, signal: Signal, worker: Worker, nord: Signal | None = None) -> None:
+        super().__init__(signal)
         self.problem: str | None = None
-        self.pv = name_of(signal)
         self._worker = worker
-        self._signal = signal
         self._reader = Reader(signal)
         self._nord = nord if isinstance(signal, EpicsSignalBase) else None
-
-    @property
-    def ready(self) -> bool:
-        """Whether it is connected."""
-        return bool(self._signal.connected)
-
-    @property
-    def host(self) -> str | None:
-        """Address of the server, where the control layer tells."""
-        return host_of(self._signal)
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
@@ -298,7 +258,7 @@ class SignalArray:
 
     def wait_ready(self, timeout: float | None) -> bool:
         """Wait until it is connected and was looked at; whether it is."""
-        return wait_connected(self._signal, timeout) and (self.dtype is not None or self.problem is not None)
+        return super().wait_ready(timeout) and (self.dtype is not None or self.problem is not None)
 
     def close(self) -> None:
         """Nothing is held."""
@@ -330,7 +290,7 @@ class SignalArray:
         return None if native in (dbr.STRING, dbr.ENUM) else np.dtype(dbr.Map[native])
 
 
-class SignalValue:
+class SignalValue(BySignal):
     """A channel to a value that is read once a flight, by an ophyd signal.
 
     Parameters
@@ -342,8 +302,7 @@ class SignalValue:
     """
 
     def __init__(self, signal: Signal, worker: Worker) -> None:
-        self.pv = name_of(signal)
-        self._signal = signal
+        super().__init__(signal)
         self._worker = worker
         self._reader = Reader(signal, as_string=reads_strings(signal))
 
@@ -361,7 +320,7 @@ class SignalValue:
         return ValueReading(value, stamp)
 
 
-class SignalCount:
+class SignalCount(BySignal):
     """A channel to a number that is watched while it counts, by an ophyd signal.
 
     ophyd goes on monitoring the PV when the channel is closed.
@@ -371,13 +330,8 @@ class SignalCount:
     latest: ValueReading | None = None
 
     def __init__(self, signal: Signal) -> None:
-        self._signal = signal
+        super().__init__(signal)
         signal.subscribe(self._value_changed)
-
-    @property
-    def host(self) -> str | None:
-        """Address of the server, where the control layer tells."""
-        return host_of(self._signal)
 
     def close(self) -> None:
         """Listen no more."""

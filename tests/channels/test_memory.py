@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+from collections.abc import Callable, Iterator
 from unittest.mock import Mock
 
 import numpy as np
@@ -51,6 +52,24 @@ class Pilot:
         assert self.driver.flight is not None
         assert self.driver.flight.error is not None
         return self.driver.flight.error
+
+
+MakePilot = Callable[[MemoryBusy], Pilot]
+
+
+@pytest.fixture
+def pilots() -> Iterator[MakePilot]:
+    """Makes pilots, and lands them after the test."""
+    made: list[Pilot] = []
+
+    def make(busy: MemoryBusy) -> Pilot:
+        made.append(Pilot(busy))
+        return made[-1]
+
+    yield make
+    for pilot in made:
+        pilot.driver.abort("the test is over")
+        pilot.driver.close()
 
 
 def test_the_examples_of_its_docstring() -> None:
@@ -162,11 +181,11 @@ def test_a_record_posts_changes_only() -> None:
 # Flights
 
 
-def test_callback_and_done_in_either_order() -> None:
+def test_callback_and_done_in_either_order(pilots: MakePilot) -> None:
     for callback_first in (True, False):
         busy = MemoryBusy()
         busy.connect()
-        flight = Pilot(busy).launch()
+        flight = pilots(busy).launch()
         busy.post(BUSY)
         if callback_first:
             busy.answer_put()
@@ -178,10 +197,10 @@ def test_callback_and_done_in_either_order() -> None:
         assert flight.finished
 
 
-def test_a_read_decides_where_busy_was_not_seen() -> None:
+def test_a_read_decides_where_busy_was_not_seen(pilots: MakePilot) -> None:
     busy = MemoryBusy()
     busy.connect()
-    flight = Pilot(busy).launch()
+    flight = pilots(busy).launch()
     busy.change(DONE)
     busy.answer_put()
     assert not flight.over
@@ -189,19 +208,21 @@ def test_a_read_decides_where_busy_was_not_seen() -> None:
     assert flight.finished
 
 
-def test_a_fence_comes_before_the_put() -> None:
-    busy = MemoryBusy(needs_fence=True)
+def test_a_fence_comes_before_the_put(pilots: MakePilot) -> None:
+    busy = MemoryBusy()
+    busy.needs_fence = True
     busy.connect()
-    Pilot(busy).launch()
+    pilots(busy).launch()
     assert busy.sent == ["fence"]
     busy.pass_fence()
     assert busy.sent == ["fence", "put 1 with callback"]
 
 
-def test_a_channel_that_cannot_tell_what_became_of_the_put() -> None:
-    busy = MemoryBusy(needs_ground_read=True)
+def test_a_channel_that_cannot_tell_what_became_of_the_put(pilots: MakePilot) -> None:
+    busy = MemoryBusy()
+    busy.needs_ground_read = True
     busy.connect()
-    pilot = Pilot(busy)
+    pilot = pilots(busy)
     pilot.launch()
     assert busy.sent == ["read", "put 1 with callback"]
     busy.answer_read()
@@ -211,9 +232,9 @@ def test_a_channel_that_cannot_tell_what_became_of_the_put() -> None:
         raise pilot.error()
 
 
-def test_a_channel_that_polls() -> None:
+def test_a_channel_that_polls(pilots: MakePilot) -> None:
     busy = MemoryBusy()
-    pilot = Pilot(busy)
+    pilot = pilots(busy)
     flight = pilot.launch()
     assert busy.flying()
     busy.connect()
@@ -227,10 +248,10 @@ def test_a_channel_that_polls() -> None:
     assert not busy.flying()
 
 
-def test_a_flight_goes_on_where_the_record_comes_back_as_it_was() -> None:
+def test_a_flight_goes_on_where_the_record_comes_back_as_it_was(pilots: MakePilot) -> None:
     busy = MemoryBusy()
     busy.connect()
-    pilot = Pilot(busy)
+    pilot = pilots(busy)
     flight = pilot.launch()
     busy.post(BUSY, 2e9)
     busy.lose()
@@ -241,10 +262,10 @@ def test_a_flight_goes_on_where_the_record_comes_back_as_it_was() -> None:
     assert flight.finished
 
 
-def test_a_flight_is_lost_where_the_record_comes_back_done() -> None:
+def test_a_flight_is_lost_where_the_record_comes_back_done(pilots: MakePilot) -> None:
     busy = MemoryBusy()
     busy.connect()
-    pilot = Pilot(busy)
+    pilot = pilots(busy)
     pilot.launch()
     busy.post(BUSY)
     busy.lose()
@@ -252,9 +273,9 @@ def test_a_flight_is_lost_where_the_record_comes_back_done() -> None:
     assert isinstance(pilot.error(), FlightLost)
 
 
-def test_an_abort_takes_the_put_back_and_writes_done() -> None:
+def test_an_abort_takes_the_put_back_and_writes_done(pilots: MakePilot) -> None:
     record = MemoryRecord()
-    pilot = Pilot(record)
+    pilot = pilots(record)
     pilot.launch()
     pilot.driver.abort("enough")
     assert isinstance(pilot.error(), FlightAborted)
@@ -262,7 +283,7 @@ def test_an_abort_takes_the_put_back_and_writes_done() -> None:
     assert record.record.value == DONE
 
 
-def test_a_controller_flies_by_itself() -> None:
+def test_a_controller_flies_by_itself(pilots: MakePilot) -> None:
     x = MemoryArray([0.0])
 
     def scan() -> None:
@@ -270,7 +291,7 @@ def test_a_controller_flies_by_itself() -> None:
         record.done()
 
     record = MemoryRecord(scan)
-    pilot = Pilot(record)
+    pilot = pilots(record)
     for _ in range(3):
         assert pilot.launch().finished
     assert pilot.observer.finished.call_count == 3
@@ -279,13 +300,13 @@ def test_a_controller_flies_by_itself() -> None:
 # Arrays, values, counts
 
 
-def test_arrays_that_are_held_come_in_any_order() -> None:
+def test_arrays_that_are_held_come_in_any_order(pilots: MakePilot) -> None:
     record = MemoryRecord()
     x, y = (MemoryArray([0], name, held=True) for name in "xy")
     value = MemoryValue("a text", held=True)
     collector = Collector("ifly", [ArraySpec("x", "ifly_x", x), ArraySpec("y", "ifly_y", y)], record)
     values = [ValueSpec("sample", "ifly_sample", value)]
-    flight = Pilot(record).launch()
+    flight = pilots(record).launch()
     x.write([1, 2])
     y.write([3, 4])
     record.done()
