@@ -19,6 +19,7 @@ class Peer(NamedTuple):
 
 PEERS = {
     "pyepics": Peer("pyepics callback", "epics"),
+    "floor": Peer("Python floor", "epics"),
     "ophyd-async": Peer("ophyd-async", "ophyd_async"),
     "aioca": Peer("aioca", "aioca"),
     "caproto": Peer("caproto", "caproto"),
