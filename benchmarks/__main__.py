@@ -19,6 +19,7 @@ from typing import Any
 from . import report, results
 
 SCENARIOS = {
+    "path": "from Done to the finished status by direct, beside the floor of Python, in pairs",
     "latency": "from Done to the client, by every way of waiting, quiet and under load",
     "scale": "what 1 to 1,000 flyers in flight cost, and how they finish together",
     "turnaround": "zero-length flights per second through a RunEngine",
@@ -48,11 +49,20 @@ def main() -> int:
         scenario = scenarios.add_parser(name, help=what)
         scenario.add_argument("--quick", action="store_true", help="fewer samples", default=argparse.SUPPRESS)
         scenario.add_argument("--json", type=Path, metavar="FILE", help="save what was measured")
+        if name == "path":
+            scenario.add_argument("--pv", help="of another busy record; it is flown")
+            scenario.add_argument("--length-pv", metavar="PV", help="takes a flight's seconds; without, we write Done")
     soak = scenarios.add_parser("soak", help="very many flights: none hangs, none ends early or twice, nothing grows")
     soak.add_argument("--flights", type=int, default=100_000, help="of zero length (%(default)s)")
     soak.add_argument("--random", type=int, default=1_000, help="of random length up to 50 ms (%(default)s)")
     soak.add_argument("--events", choices=["direct", "ophyd"], nargs="+", default=["direct", "ophyd"])
+    restarts = scenarios.add_parser("restarts", help="threads and memory of a client whose IOC is restarted")
+    restarts.add_argument("--n", type=int, default=100, help="restarts (%(default)s)")
     arguments = parser.parse_args()
+    if arguments.scenario == "restarts":
+        from . import restarts as restarting
+
+        return restarting.run(arguments.n)
     if arguments.scenario == "soak":
         from .stage import start_ioc
 
@@ -61,14 +71,15 @@ def main() -> int:
 
         return soaking.run(arguments.flights, arguments.random, arguments.events)
     if arguments.scenario is not None:
-        return _one(arguments.scenario, arguments.quick, arguments.json)
+        options = {"pv": arguments.pv, "length_pv": arguments.length_pv} if arguments.scenario == "path" else {}
+        return _one(arguments.scenario, arguments.quick, arguments.json, **options)
     found = results.load(arguments.made) if arguments.made is not None else _all(arguments.quick)
     return _report(found, arguments.out, arguments.compare)
 
 
-def _one(name: str, quick: bool, file: Path | None) -> int:
+def _one(name: str, quick: bool, file: Path | None, **options: Any) -> int:
     scenario = import_module(f".{name}", __package__)
-    found = scenario.measure(quick)
+    found = scenario.measure(quick, **options)
     if file is not None:
         file.write_text(json.dumps(found))
     return int(not scenario.show(found))

@@ -293,9 +293,9 @@ def _requests(flyer: Any) -> tuple[int, int]:
     """How often the IOC is asked for a value in flight, and in collect; by us by us or by pyepics."""
     import epics
 
-    from busy_callback_flyer import libca
+    from busy_callback_flyer.channels.ca.library import library
 
-    name, handles = "ca_array_get_callback", (libca.library(), epics.ca.libca)
+    name, handles = "ca_array_get_callback", (library().calls, epics.ca.libca)
     with ExitStack() as patches:
         asked = [
             patches.enter_context(mock.patch.object(handle, name, wraps=getattr(handle, name))) for handle in handles

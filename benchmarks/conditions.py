@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from busy_callback_flyer.tools.ways import Way
+from busy_callback_flyer.tools.ways import CONNECT_TIMEOUT, Way
 
 STORM = 1000
 """PVs that change ten times a second each."""
@@ -21,7 +21,7 @@ ELEMENTS = 1_000_000
 """Of 8 bytes, ten times a second."""
 
 SLOW = 0.05
-"""Seconds that the slow subscriber takes for each event, which come ten times a second."""
+"""Seconds that a slow callback takes for each event, which come ten times a second."""
 
 SHORT_SWITCH = 0.0005
 """Seconds of the interpreter's switch interval, instead of 0.005."""
@@ -74,6 +74,17 @@ def _put_all(epics: Any, names: list[str], value: str) -> None:
         epics.caput_many(names, [value] * len(names), wait="all")
 
 
+def monitor_by_pyepics(pvs: Sequence[str], hears: Callable[[], None]) -> None:
+    """The load that is the same in every Python way's process: pyepics, as a profile has it."""
+    if "epics" not in sys.modules:  # ophyd is there without its control layer
+        import epicscorelibs.path.pyepics  # noqa: F401 - the libca that ophyd chooses
+    import epics
+
+    channels = [epics.get_pv(pv, callback=lambda **_: hears(), auto_monitor=True) for pv in pvs]
+    if not all(channel.wait_for_connection(timeout=CONNECT_TIMEOUT) for channel in channels):
+        raise TimeoutError(f"the load's {len(pvs)} PVs did not connect within {CONNECT_TIMEOUT:g} s each")
+
+
 def hold_gil(*_: object) -> None:
     """A thread that computes, in Python, without end."""
 
@@ -97,8 +108,13 @@ CONDITIONS = {
     "slow subscriber": Condition(
         lambda way, prefix: way.monitor([f"{prefix}tick"], lambda: time.sleep(SLOW)), lambda prefix: [f"{prefix}tick"]
     ),
-    "monitor storm": Condition(lambda way, prefix: way.monitor(_storm(prefix), lambda: None), _storm),
+    "a pyepics callback sleeps": Condition(
+        lambda way, prefix: monitor_by_pyepics([f"{prefix}tick"], lambda: time.sleep(SLOW)),
+        lambda prefix: [f"{prefix}tick"],
+    ),
+    "monitor storm": Condition(lambda way, prefix: monitor_by_pyepics(_storm(prefix), lambda: None), _storm),
     "8 MB arrays": Condition(
-        lambda way, prefix: way.monitor([f"{prefix}wave"], lambda: None), lambda prefix: [f"{prefix}wave"]
+        lambda way, prefix: monitor_by_pyepics([f"{prefix}wave"], lambda: None), lambda prefix: [f"{prefix}wave"]
     ),
 }
+"""The slow subscriber is one of the way's own library, the last three are pyepics' in every process."""

@@ -26,9 +26,10 @@ UNATTENDED = "unattended"
 BARE = f"{PREFIX}fill"
 """A record of the same kind that nothing hangs on, for the bare puts."""
 
-AT_MOST = 3.0
+AT_MOST = {50: 3.0, 99: 4.0}
+"""Times a bare put, by percentile; whatever orders our put behind those of others is in it."""
+
 TIMEOUT = 30.0
-PERCENTILES = (50, 99)
 
 
 Samples = dict[str, dict[str, list[float]]]
@@ -122,7 +123,7 @@ def _compare(ioc_is: str, samples: Samples) -> bool:
         print(in_words(f"{name}, IOC {ioc_is}", values))
     kickoff, put = seconds["kickoff()"], seconds["EpicsSignal.put"]
     kept = True
-    for percent in PERCENTILES:
+    for percent, limit in AT_MOST.items():
         ratio = percentile(kickoff, percent) / percentile(put, percent)
-        kept &= hold(f"p{percent} of kickoff / put, IOC {ioc_is}", ratio, AT_MOST)
+        kept &= hold(f"p{percent} of kickoff / put, IOC {ioc_is}", ratio, limit)
     return kept

@@ -20,14 +20,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
 from .results import (
+    ARRAYS,
     DIRECT,
     FASTEST_POLLING,
     FLOOR,
     GIL,
     OPHYD,
     POLLING,
+    PYTHON_FLOOR,
     QUIET,
+    SLEEPS,
     SLOW_SUBSCRIBER,
+    STORM,
     WITHOUT_EPICS,
     Results,
     delays_us,
@@ -59,7 +63,6 @@ class Style(NamedTuple):
 
 WAYS = {
     DIRECT: Style("#0b57d0", "this package: libca's own event finishes the flight, in libca's thread", 3.6),
-    f"{DIRECT}, CA priority 50": Style("#00329e", "the same, with a connection to the server of its own", 2.0, "--"),
     OPHYD: Style("#5e9bff", "this package by ophyd's signals, for control layers other than pyepics", 2.6),
     "ophyd SubscriptionStatus": Style("#188038", "ophyd's subscription to the record, by the event of Done alone"),
     "ophyd put_complete": Style("#7b2cbf", "ophyd's put of Busy, which the IOC answers when all is over"),
@@ -77,6 +80,9 @@ WAYS = {
     "caproto": Style("#795548", "a client that is Python throughout"),
     "ophyd on the Rust client": Style("#5f7a00", "ophyd's subscription, on a client written in Rust"),
     FLOOR: Style("#707070", "the floor: a program in C on the same libca that does nothing else", 2.2, "--"),
+    PYTHON_FLOOR: Style(
+        "#9c27b0", "the floor of Python: nothing but put-callback, Busy and Done, and nothing judged", 1.8, "--"
+    ),
     WITHOUT_EPICS: Style(
         "#707070", "a flyer that is done at once and has its data in memory: the RunEngine's own time"
     ),
@@ -87,8 +93,9 @@ CONDITIONS = {
     GIL: "another thread computes in Python all the time; Python runs one thread at a time, and changes every 5 ms",
     "the same, switch interval 0.5 ms": "Python is asked to change threads ten times as often",
     SLOW_SUBSCRIBER: "somebody's callback for another value takes 50 ms, ten times a second",
-    "monitor storm": "1,000 other values arrive, ten times a second each",
-    "8 MB arrays": "an array of 8 MB arrives ten times a second",
+    SLEEPS: "the same in pyepics' own thread, below ophyd",
+    STORM: "1,000 other values arrive by pyepics, ten times a second each",
+    ARRAYS: "an array of 8 MB arrives by pyepics ten times a second",
 }
 
 AHEAD_NOT = 1.0

@@ -7,7 +7,7 @@ import math
 import os
 import platform
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata
@@ -27,10 +27,15 @@ OPHYD = "BusyFlyer, ophyd events"
 POLLING = "polling 50 ms"
 FASTEST_POLLING = "polling 1 ms"
 FLOOR = "C client"
+PYTHON_FLOOR = "Python floor"
+PYEPICS = "pyepics callback"
 WITHOUT_EPICS = "without EPICS"
 QUIET = "quiet"
 GIL = "a thread holds the GIL"
 SLOW_SUBSCRIBER = "slow subscriber"
+SLEEPS = "a pyepics callback sleeps"
+STORM = "monitor storm"
+ARRAYS = "8 MB arrays"
 
 PACKAGES = (
     "busy_callback_flyer",
@@ -133,6 +138,24 @@ def ratio_with_interval(a: Sequence[float], b: Sequence[float], percent: float) 
     return value, float(interval.low), float(interval.high)
 
 
+def paired_ratio(
+    above: Sequence[Sequence[float]], below: Sequence[Sequence[float]], percent: float
+) -> tuple[float, float, float]:
+    """The same of blocks that were flown in pairs: pairs are drawn again, as a block's flights are not independent."""
+
+    def ratio(pairs: Iterable[int]) -> float:
+        pairs = list(pairs)
+        a, b = ([delay for pair in pairs for delay in blocks[pair]] for blocks in (above, below))
+        return percentile(a, percent) / percentile(b, percent)
+
+    value, count = ratio(range(len(above))), len(above)
+    if count < 2:
+        return value, math.nan, math.nan
+    drawn = np.random.default_rng(1).integers(0, count, (RESAMPLES, count))
+    low, high = np.percentile([ratio(pairs) for pairs in drawn], [2.5, 97.5])
+    return value, float(low), float(high)
+
+
 def digits(value: float) -> str:
     """With three significant digits, and never as a power of ten; a count as it is."""
     if isinstance(value, int) or abs(value) >= 999.5:
@@ -141,8 +164,8 @@ def digits(value: float) -> str:
 
 
 def is_peer(way: str) -> bool:
-    """Whether it is another Python way than the package's flyers."""
-    return way != FLOOR and not way.startswith("BusyFlyer")
+    """Whether it is another Python way than the package's flyers, and not the floor, which nobody can use."""
+    return way not in (FLOOR, PYTHON_FLOOR) and not way.startswith("BusyFlyer")
 
 
 def delays_us(results: Results) -> dict[str, dict[str, list[float]]]:
@@ -150,6 +173,15 @@ def delays_us(results: Results) -> dict[str, dict[str, list[float]]]:
     conditions = results.get("latency", {}).get("conditions", {})
     return {
         condition: {way: told["delay_us"] for way, told in ways.items() if told["delay_us"]}
+        for condition, ways in conditions.items()
+    }
+
+
+def starts_us(results: Results) -> dict[str, dict[str, list[float]]]:
+    """From kickoff to the IOC's stamp of Busy, by condition and way, of those that tell."""
+    conditions = results.get("latency", {}).get("conditions", {})
+    return {
+        condition: {way: told["start_us"] for way, told in ways.items() if told.get("start_us")}
         for condition, ways in conditions.items()
     }
 
@@ -166,6 +198,8 @@ class Target:
     bound: Literal["at least", "more than", "at most", "less than"]
     limit: float
     unit: str = ""
+    interval: tuple[float, float] | None = None
+    """Of 95 %, where there is one; the figure alone decides."""
 
     @property
     def kept(self) -> bool:
@@ -178,12 +212,23 @@ class Target:
 
     def __str__(self) -> str:
         kept = "ok  " if self.kept else "MISS"
-        return f"{kept} {self.name}: {digits(self.value)}{self.unit}, {self.bound} {self.limit:g}{self.unit}"
+        return f"{kept} {self.name}: {self.figure}, {self.bound} {self.limit:g}{self.unit}"
+
+    @property
+    def figure(self) -> str:
+        """With its unit and its interval."""
+        interval = "" if self.interval is None else " ({} to {})".format(*map(digits, self.interval))
+        return f"{digits(self.value)}{interval}{self.unit}"
 
 
 def targets(results: Results) -> list[Target]:
     """All targets of which the results tell."""
-    return [*_latency_targets(results), *_scale_targets(results), *_turnaround_targets(results)]
+    return [
+        *_path_targets(results),
+        *_latency_targets(results),
+        *_scale_targets(results),
+        *_turnaround_targets(results),
+    ]
 
 
 def print_targets(results: Results) -> bool:
@@ -192,6 +237,16 @@ def print_targets(results: Results) -> bool:
     for target in found:
         print(target)
     return all(target.kept for target in found)
+
+
+def _path_targets(results: Results) -> Iterator[Target]:
+    blocks = {way: told["blocks_us"] for way, told in results.get("path", {}).get("ways", {}).items()}
+    if not all(blocks.get(way) for way in (DIRECT, PYTHON_FLOOR)):
+        return
+    for percent, limit in ((50, 1.15), (90, 1.3)):
+        value, *interval = paired_ratio(blocks[DIRECT], blocks[PYTHON_FLOOR], percent)
+        bounds = None if math.isnan(interval[0]) else (interval[0], interval[1])
+        yield Target(f"p{percent} of direct / {PYTHON_FLOOR}, in pairs", value, "at most", limit, interval=bounds)
 
 
 def _latency_targets(results: Results) -> Iterator[Target]:
@@ -217,6 +272,7 @@ def _latency_targets(results: Results) -> Iterator[Target]:
     if DIRECT in (gil := delays.get(GIL, {})):
         longer = (percentiles(gil[DIRECT], 50)[0] - p50) / 1000
         yield Target(f"p50 of direct, {GIL}, less quiet", longer, "at most", 5, " ms")
+    yield from _load_targets(delays)
     for condition, ways in delays.items():
         medians = {way: percentiles(delay, 50)[0] for way, delay in ways.items()}
         others = [way for way in medians if is_peer(way)]
@@ -224,6 +280,23 @@ def _latency_targets(results: Results) -> Iterator[Target]:
             best = min(others, key=lambda way: medians[way])
             name = f"{condition}: p50 of the best other Python way ({best}) / direct"
             yield Target(name, medians[best] / medians[DIRECT], "more than", 1)
+
+
+def _load_targets(delays: dict[str, dict[str, list[float]]]) -> Iterator[Target]:
+    """Of direct, under what pyepics brings."""
+    quiet = dict(zip((50, 90), percentiles(delays[QUIET][DIRECT], 50, 90), strict=True))
+    storm = delays.get(STORM, {})
+    if DIRECT in storm:
+        for percent, limit in ((50, 10), (90, 12)):
+            longer = (percentiles(storm[DIRECT], percent)[0] - quiet[percent]) / 1000
+            yield Target(f"p{percent} of direct, {STORM}, less quiet", longer, "at most", limit, " ms")
+        if PYEPICS in storm:
+            ratio = percentiles(storm[PYEPICS], 50)[0] / percentiles(storm[DIRECT], 50)[0]
+            yield Target(f"{STORM}: p50 of {PYEPICS} / direct", ratio, "more than", 1)
+    for condition in (ARRAYS, SLEEPS):
+        if DIRECT in (loaded := delays.get(condition, {})):
+            ratio = percentiles(loaded[DIRECT], 90)[0] / quiet[90]
+            yield Target(f"p90 of direct, {condition} / quiet", ratio, "at most", 2)
 
 
 def _scale_targets(results: Results) -> Iterator[Target]:
@@ -301,6 +374,11 @@ def _samples(results: Results) -> Iterator[tuple[str, list[float]]]:
     for condition, ways in delays_us(results).items():
         for way, delays in ways.items():
             yield f"latency, {condition}: {way}", delays
+    for condition, starts in starts_us(results).items():
+        for way, start in starts.items():
+            yield f"start, {condition}: {way}", start
+    for way, told in results.get("path", {}).get("ways", {}).items():
+        yield f"path: {way}", [delay for block in told["blocks_us"] for delay in block]
     for point in results.get("scale", {}).get("points", []):
         if point["flyers"]:
             yield f"scale, all finish together: {point['flyers']} {point['way']}", point["finish_us"]

@@ -68,10 +68,7 @@ def measure(quick: bool) -> dict[str, Any]:
 
 def _writer() -> Callable[[int], None]:
     """What writes Done to so many records: all in one go, as pyepics would wait a little after each put."""
-    from busy_callback_flyer import libca
-
-    # isort: split
-    from epics import PV, dbr
+    from epics import PV, ca, dbr
 
     pvs = [PV(f"{PREFIX}busy{number}", auto_monitor=False) for number in range(MOST_FLYERS)]
     for pv in pvs:
@@ -80,10 +77,10 @@ def _writer() -> Callable[[int], None]:
     done = ctypes.c_uint16(0)
 
     def write(flyers: int) -> None:
-        with libca.attached() as lib:
-            for pv in pvs[:flyers]:
-                libca.must(lib.ca_array_put(dbr.ENUM, 1, pv.chid.value, ctypes.byref(done)), f"put to {pv.pvname}")
-            lib.ca_flush_io()
+        ca.use_initial_context()
+        for pv in pvs[:flyers]:
+            ca.PySEVCHK("put", ca.libca.ca_array_put(dbr.ENUM, 1, pv.chid, ctypes.byref(done)))
+        ca.libca.ca_flush_io()
 
     return write
 

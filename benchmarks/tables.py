@@ -17,6 +17,7 @@ from .results import (
     FASTEST_POLLING,
     FLOOR,
     POLLING,
+    PYTHON_FLOOR,
     QUIET,
     WITHOUT_EPICS,
     Results,
@@ -24,7 +25,9 @@ from .results import (
     digits,
     flights_a_second,
     load,
+    paired_ratio,
     percentiles,
+    starts_us,
     targets,
     turnarounds,
 )
@@ -129,6 +132,32 @@ def conditions(results: Results) -> str:
     return _table(["p50 · p99, ms", QUIET, *loaded], rows())
 
 
+def start(results: Results) -> str:
+    """From kickoff to the IOC's stamp of Busy, p50 and p90 under each condition."""
+    found = starts_us(results)
+    ways = list(dict.fromkeys(way for starts in found.values() for way in starts))
+
+    def cell(starts: dict[str, list[float]], way: str) -> str:
+        return " · ".join(map(_ms, percentiles(starts[way], 50, 90))) if way in starts else ""
+
+    return _table(["p50 · p90, ms", *found], ((way, *(cell(found[name], way) for name in found)) for way in ways))
+
+
+def path(results: Results) -> str:
+    """Direct beside the floor of Python, flown in pairs."""
+    told = results.get("path", {}).get("ways", {})
+
+    def rows() -> Iterator[Sequence[str]]:
+        for way, samples in told.items():
+            delays = [delay for block in samples["blocks_us"] for delay in block]
+            yield way, f"{len(delays):,}", *map(_ms, percentiles(delays, 50, 90))
+        if {DIRECT, PYTHON_FLOOR} <= told.keys():
+            ratios = [paired_ratio(told[DIRECT]["blocks_us"], told[PYTHON_FLOOR]["blocks_us"], p) for p in (50, 90)]
+            yield "ratio (95 %)", "", *("{} ({} to {})".format(*map(digits, ratio)) for ratio in ratios)
+
+    return _table([results.get("path", {}).get("ioc", "not measured"), "flights", "p50, ms", "p90, ms"], rows())
+
+
 def scale(results: Results) -> str:
     """What flyers in flight cost."""
     seconds = results["scale"]["waiting_s"]
@@ -174,7 +203,7 @@ def kept(results: Results) -> str:
     def rows() -> Iterator[Sequence[str]]:
         for target in targets(results):
             limit = f"{target.bound} {target.limit:g}{target.unit}"
-            yield target.name, f"{digits(target.value)}{target.unit}", limit, "kept" if target.kept else "**missed**"
+            yield target.name, target.figure, limit, "kept" if target.kept else "**missed**"
 
     return _table(["target", "measured", "limit", ""], rows())
 
@@ -193,7 +222,7 @@ def made(results: Results) -> str:
 
 
 TABLES: dict[str, Callable[[Results], str]] = {
-    table.__name__: table for table in (brief, quiet, hops, conditions, scale, turnaround, kept, made)
+    table.__name__: table for table in (brief, path, quiet, hops, conditions, start, scale, turnaround, kept, made)
 }
 
 

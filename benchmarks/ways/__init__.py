@@ -19,6 +19,7 @@ class Peer(NamedTuple):
 
 PEERS = {
     "pyepics": Peer("pyepics callback", "epics"),
+    "floor": Peer("Python floor", "epics"),
     "ophyd-async": Peer("ophyd-async", "ophyd_async"),
     "aioca": Peer("aioca", "aioca"),
     "caproto": Peer("caproto", "caproto"),
@@ -36,9 +37,7 @@ def installed(ways: list[str]) -> list[str]:
 
 def words(way: str) -> str:
     """What tables and pictures call it."""
-    name, _, priority = way.partition("@")
-    plain = PEERS[name].words if name in PEERS else name_in_words(name)
-    return f"{plain}, CA priority {priority}" if priority else plain
+    return PEERS[way].words if way in PEERS else name_in_words(way)
 
 
 def command(way: str, pv: str, timeout: float, condition: str, prefix: str) -> list[str]:

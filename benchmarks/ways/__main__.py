@@ -12,16 +12,11 @@ from . import PEERS
 
 
 def make(way: str, pv: str, timeout: float) -> Way:
-    """A peer, or one of the package's own; ``direct@N`` with another priority of its channels."""
+    """A peer, or one of the package's own."""
     if way in PEERS:
         peer: Way = import_module(f".{way.replace('-', '_')}", __package__).Peer(pv)
         return peer
-    name, _, priority = way.partition("@")
-    if priority:
-        from busy_callback_flyer import channel
-
-        channel.PRIORITY = int(priority)
-    return make_way(name, pv, timeout)
+    return make_way(way, pv, timeout)
 
 
 def main(way: str, pv: str, timeout: str, condition: str, prefix: str) -> None:

@@ -1,7 +1,7 @@
 /* The floor: a C program on libca, blocked on a semaphore until the monitor says Done.
  * Its argument is the busy record's PV; for each line of its input it flies, and answers with the
- * times of its clock, seconds of the POSIX epoch: `event`, when the handler of Done began, and
- * `known`, when the thread that waited went on. */
+ * times of its clock, seconds of the POSIX epoch: `kickoff`, when it began, `event`, when the handler
+ * of Done began, and `known`, when the thread that waited went on; `busy_stamp` is the IOC's, if seen. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -14,7 +14,7 @@
 
 static epicsEventId done;
 static volatile int flying = 0;
-static epicsTimeStamp heard;
+static epicsTimeStamp heard, busy_stamp;
 
 static void on_event(struct event_handler_args args)
 {
@@ -27,6 +27,8 @@ static void on_event(struct event_handler_args args)
         flying = 0;
         heard = now;
         epicsEventSignal(done);
+    } else if (flying) {
+        busy_stamp = news->stamp;
     }
 }
 
@@ -51,7 +53,9 @@ int main(int argc, char **argv)
     printf("{\"client\": \"C on libca of EPICS %s\"}\n", EPICS_VERSION_SHORT);
     fflush(stdout);
     while (fgets(line, sizeof line, stdin)) {
-        epicsTimeStamp now;
+        epicsTimeStamp began, now;
+        epicsTimeGetCurrent(&began);
+        busy_stamp.secPastEpoch = 0;
         flying = 1;
         SEVCHK(ca_put(DBR_ENUM, busy, &one), "put of Busy");
         ca_flush_io();
@@ -60,7 +64,10 @@ int main(int argc, char **argv)
             return 1;
         }
         epicsTimeGetCurrent(&now);
-        printf("{\"event\": %.9f, \"known\": %.9f}\n", posix(heard), posix(now));
+        printf("{\"kickoff\": %.9f, \"event\": %.9f, \"known\": %.9f", posix(began), posix(heard), posix(now));
+        if (busy_stamp.secPastEpoch)
+            printf(", \"busy_stamp\": %.9f", posix(busy_stamp));
+        printf("}\n");
         fflush(stdout);
     }
     return 0;

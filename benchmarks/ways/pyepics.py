@@ -12,11 +12,14 @@ import epics
 
 from busy_callback_flyer.tools.ways import CONNECT_TIMEOUT, pyepics_in_words
 
+from ..conditions import monitor_by_pyepics
 from .callback import ByCallback
 
 
 class Peer(ByCallback):
     """By the callback of a PV."""
+
+    _busy_stamp: float | None = None
 
     def __init__(self, pv: str) -> None:
         self.client = pyepics_in_words()
@@ -24,11 +27,17 @@ class Peer(ByCallback):
         self._pv.wait_for_connection(timeout=CONNECT_TIMEOUT)
 
     def _put_busy(self) -> None:
+        self._busy_stamp = None
         self._pv.put(1)
 
-    def _news(self, *, value: int, **_: Any) -> None:
+    def _news(self, *, value: int, timestamp: float, **_: Any) -> None:
+        if value:
+            self._busy_stamp = timestamp
         self._heard(value)
 
+    def marks(self) -> dict[str, float]:
+        busy = self._busy_stamp
+        return super().marks() | ({} if busy is None else {"busy_stamp": busy})
+
     def monitor(self, pvs: Sequence[str], hears: Callable[[], None]) -> None:
-        for pv in [epics.get_pv(pv, callback=lambda **_: hears(), auto_monitor=True) for pv in pvs]:
-            pv.wait_for_connection(timeout=CONNECT_TIMEOUT)
+        monitor_by_pyepics(pvs, hears)

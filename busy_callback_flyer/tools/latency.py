@@ -158,6 +158,8 @@ class Flown:
     """To when the client's handler of Done began, where that is told."""
     finished: float | None = None
     """To when the flight was found to be finished, where that is told."""
+    start: float | None = None
+    """From kickoff to the IOC's stamp of Busy, where that is told."""
 
 
 @dataclass
@@ -317,6 +319,8 @@ def _settle(measurement: Measurement, raw: Mapping[str, Iterable[_Raw]]) -> None
                 for what, mark in (("delay", "known"), ("next", "next"), ("event", "event"), ("finished", "finished"))
                 if mark in one.said
             }
+            if "kickoff" in one.said and "busy_stamp" in one.said:
+                since["start"] = one.said["busy_stamp"] - offset - one.said["kickoff"]
             length = one.length
             if not measurement.controlled:
                 length = one.stamp - one.said["busy_stamp"] if "busy" in one.said else np.nan

@@ -74,11 +74,15 @@ def serve(make: Callable[[], Way], timeout: float) -> None:
 def _fly(run_engine: RunEngine, way: Way, timeout: float) -> dict[str, float]:
     times: dict[str, float] = {}
 
+    def kickoff() -> Status:
+        times["kickoff"] = time.time()
+        return way.kickoff()
+
     def finished(_status: Status) -> None:
         times["known"] = time.time()
 
     def plan() -> MsgGenerator[None]:
-        flight = _Flight(way, finished)
+        flight = _Flight(kickoff, finished)
         yield from bps.trigger(flight, group="flight")
         yield from bps.wait("flight", timeout=timeout + 1.0)  # a flyer that gives up in time tells more
         times["next"] = time.time()
@@ -93,12 +97,12 @@ class _Flight:
     name = "flight"
     parent = None
 
-    def __init__(self, way: Way, finished: Callable[[Status], None]) -> None:
-        self._way = way
+    def __init__(self, kickoff: Callable[[], Status], finished: Callable[[Status], None]) -> None:
+        self._kickoff = kickoff
         self._finished = finished
 
     def trigger(self) -> Status:
-        status = self._way.kickoff()
+        status = self._kickoff()
         status.add_callback(self._finished)  # before the RunEngine adds its own
         return status
 
