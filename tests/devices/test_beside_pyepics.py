@@ -9,6 +9,7 @@ import textwrap
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import Any
 
 import epics
@@ -135,11 +136,16 @@ def test_status_callbacks_may_put(way: str, direct_flyer: BusyFlyer, controller:
     signal = EpicsSignal(SEED, name="seed")
     signal.wait_for_connection(timeout=TIMEOUT)
     assert pv.wait_for_connection(TIMEOUT)
-    put = {"PV": pv.put, "EpicsSignal": signal.put, "caput": lambda value: epics.caput(SEED, value)}[way]
+    puts: dict[str, Any] = {"PV": pv.put, "EpicsSignal": signal.put, "caput": partial(epics.caput, SEED)}
+    put = puts[way]
     with closing(RemoteClient(ioc.client_environment)) as other:
+
+        def says(value: int) -> bool:
+            return bool(other.get(SEED) == value)
+
         for value in (101, 102):
             direct_flyer.kickoff().add_callback(lambda _, value=value: put(value))
-            until(lambda value=value: other.get(SEED) == value)
+            until(partial(says, value))
 
 
 def run(code: str) -> str:

@@ -148,7 +148,7 @@ def test_one_flight_at_a_time(site: Site) -> None:
 def test_a_done_without_callback_is_read_in_time(site: Site, monkeypatch: Any, late: bool) -> None:
     """Whether it was stored, as a deadline was about to ring, or had to set one."""
     now = [100.0]
-    monkeypatch.setattr(driver_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(f"{driver_module.__name__}.time.monotonic", lambda: now[0])
     rings: list[float | None] = []
     monkeypatch.setattr(site.driver._alarm, "set", rings.append)
     flight, _ = site.launch()
