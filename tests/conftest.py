@@ -25,11 +25,14 @@ if TYPE_CHECKING:
 
     from busy_callback_flyer import BusyFlyer
     from busy_callback_flyer.engine.driver import FlightDriver
+    from busy_callback_flyer.engine.flight import Flight
 
 PREFIX = "prj:"
 
 _ioc: EmbeddedIOC | None = None
 _drivers: weakref.WeakSet[FlightDriver] = weakref.WeakSet()
+_served: weakref.WeakKeyDictionary[FlightDriver, Flight] = weakref.WeakKeyDictionary()
+"""The flight that is over, and all of which was waited for."""
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -110,13 +113,18 @@ def _wait_served(driver: FlightDriver) -> None:
     """Wait until what a flyer has put is served."""
     deadline = time.monotonic() + 5
     flight, channel = driver.flight, driver.channel
-    while flight is not None and flight.state.name in ("NEW", "FENCING") and time.monotonic() < deadline:
+    if flight is None or _served.get(driver) is flight:
+        return
+    over = flight.over
+    while flight.state.name in ("NEW", "FENCING") and time.monotonic() < deadline:
         time.sleep(0.0005)
     driver.wait(5)
-    if flight is not None and channel.ready and channel.may_wait:
+    if channel.ready and channel.may_wait:
         served = threading.Event()
         channel.read(lambda _: served.set())
         served.wait(2)
+    if over:
+        _served[driver] = flight
 
 
 @pytest.fixture

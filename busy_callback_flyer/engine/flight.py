@@ -632,7 +632,7 @@ class Flight:
             FlightTimeout,
             now,
             f"what this process put before was not served within start_timeout={self.options.start_timeout:g} s, so "
-            "Busy was not put: does a callback of another PV block, or are large arrays under way?",
+            "Busy was not put: does the IOC answer, or does a callback of another PV block?",
         )
 
     def _no_sign_of_life(self, now: float) -> Orders:
