@@ -46,6 +46,9 @@ class _Request(NamedTuple):
     failed: Failed
 
 
+listeners: dict[int, weakref.ref[Any]] = {}
+"""Channels by the number of the handle that is subscribed to: what events come for."""
+
 _handles: dict[int, weakref.ref[Handle]] = {}
 _requests: dict[int, _Request] = {}
 
@@ -105,7 +108,7 @@ class Handle:
         )
 
     def __del__(self) -> None:
-        _handles.pop(self.number, None)
+        self._forget()
         if self._chid:  # what was subscribed to and asked for goes with it
             context = self._context
             context.worker.do(functools.partial(context.request, context.calls.ca_clear_channel, self._chid))
@@ -113,7 +116,7 @@ class Handle:
     def close(self) -> None:
         """Bring no more news. Who waits for an answer hears that it will not come."""
         self.closed = True
-        _handles.pop(self.number, None)
+        self._forget()
         for number in tuple(_requests):
             request = _requests.get(number)
             if request is not None and request.handle == self.number and _requests.pop(number, None) is not None:
@@ -133,8 +136,9 @@ class Handle:
         if status != NORMAL and _requests.pop(number, None) is not None:
             failed(status)
 
-    def subscribe(self, dbr_type: int, mask: int, handler: Any) -> None:
-        """Have the events come to a handler, with this handle's number."""
+    def subscribe(self, listener: CAChannel, dbr_type: int, mask: int, handler: Any) -> None:
+        """Have the events come to a handler, with the number by which it finds the listener."""
+        listeners[self.number] = weakref.ref(listener)
         subscription = ctypes.c_void_p()
         function, where = self._context.calls.ca_create_subscription, ctypes.byref(subscription)
         must(self.send(function, dbr_type, 1, mask, handler, self.number, where), "subscribe")
@@ -158,11 +162,15 @@ class Handle:
 
     def connection_changed(self, up: bool) -> None:
         """Tell it, in a thread of libca."""
-        if up and isinstance(self._context, OwnContext):
-            keep()  # the circuit's events come in this thread, too
         changed = self._changed()
         if changed is not None:
             changed(self, up)
+        if up and isinstance(self._context, OwnContext):
+            keep()  # the circuit's events come in this thread, too
+
+    def _forget(self) -> None:
+        _handles.pop(self.number, None)
+        listeners.pop(self.number, None)
 
 
 class CAChannel:
@@ -180,7 +188,9 @@ class CAChannel:
         self.problem: str | None = None
         self._ready = threading.Event()
         self._context = context()
-        self._handle: Handle | None = Handle(pv, self._changed, self._context)
+        handle = Handle(pv, self._changed, self._context)
+        self._handle: Handle | None = handle
+        self._opened(handle)
 
     @property
     def ready(self) -> bool:
@@ -203,6 +213,9 @@ class CAChannel:
         handle, self._handle = self._handle, None
         if handle is not None:
             handle.close()
+
+    def _opened(self, handle: Handle) -> None:
+        """Ask for what it is to bring from the start."""
 
     def _changed(self, handle: Handle, up: bool) -> None:
         raise NotImplementedError

@@ -10,28 +10,26 @@ import ctypes
 import functools
 import logging
 import threading
-import weakref
 from collections.abc import Callable
 
 from epics import dbr
 
 from ...engine.ports import BusyListener, Put, PutAnswer, Reading
 from ..epics import EPICS_EPOCH, alarm_text
-from .base import CAChannel, Handle, nobody, numbers
+from .base import CAChannel, Handle, listeners, nobody, numbers
 from .library import DISCONNECTED, NORMAL, REFUSED, CtrlEnum, EventArgs, EventHandler, TimeEnum, status_text
 
 logger = logging.getLogger(__name__)
 
 _SERVED = Put.SERVED
 _event_at = TimeEnum.from_address
-_channels: dict[int, weakref.ref[CABusy]] = {}
 _puts: dict[int, PutAnswer] = {}  # pending
 
 
 @EventHandler
 def _on_event(args: EventArgs) -> None:
     try:
-        channel = _channels.get(args.usr, nobody)()
+        channel = listeners.get(args.usr, nobody)()
         if channel is not None and args.dbr:
             channel.reading = reading = _reading(args.dbr)
             tell = channel.tell
@@ -104,14 +102,10 @@ class CABusy(CAChannel):
         self._listener = listener
         self._closed = False
         self._is_binary = self._putter_up = self._fence_seen = False
-        self._guard = threading.Lock()  # what is put, and what is taken back
+        self._guard = threading.RLock()  # of what is taken back; the garbage collector may come in between
         self._put_number = 0  # of the latest put-callback
         self._taking_back = 0  # puts
         super().__init__(pv)
-        handle = self._handle
-        assert handle is not None
-        _channels[handle.number] = weakref.ref(self, functools.partial(_forget, handle.number))
-        handle.subscribe(dbr.TIME_ENUM, dbr.DBE_VALUE | dbr.DBE_ALARM, _on_event)
         self._putter: Handle | None = Handle(pv, self._putter_changed, self._context)
         self._fence: Handle | None = Handle(pv, self._fence_changed, self._context.pyepics)
 
@@ -208,7 +202,8 @@ class CABusy(CAChannel):
     def _later(self, task: Callable[[], None]) -> bool:
         """Have it done behind a put that is being taken back; False where none is, and it can be done now."""
         worker = self._context.worker
-        return self._taking_back > 0 and not worker.here and worker.do(task)
+        with self._guard:  # or it could get in front of the clearing
+            return self._taking_back > 0 and not worker.here and worker.do(task)
 
     def _renew(self, answer: PutAnswer, then: Callable[[], None]) -> None:
         try:
@@ -221,17 +216,17 @@ class CABusy(CAChannel):
             then()
 
     def _release(self) -> None:
-        handle, putter, fence = self._handle, self._putter, self._fence
-        self._putter = self._fence = None
-        if handle is not None:
-            _forget(handle.number)
         super().close()
-        for other in (putter, fence):
+        others, self._putter, self._fence = (self._putter, self._fence), None, None
+        for other in others:
             if other is not None:
                 other.close()
         answer = _puts.pop(self._put_number, None)
         if answer is not None:
             _tell_failure(DISCONNECTED, answer)
+
+    def _opened(self, handle: Handle) -> None:
+        handle.subscribe(self, dbr.TIME_ENUM, dbr.DBE_VALUE | dbr.DBE_ALARM, _on_event)
 
     def _changed(self, handle: Handle, up: bool) -> None:
         if self._closed:
@@ -270,7 +265,3 @@ class CABusy(CAChannel):
         if up and not self._fence_seen:
             self._fence_seen = True
             self.read(lambda reading: None if reading is None else self.announce())
-
-
-def _forget(number: int, _: object = None) -> None:
-    _channels.pop(number, None)

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import logging
-import weakref
 
 from epics import dbr
 
 from ...engine.ports import ValueReading
 from ..epics import EPICS_EPOCH
-from .base import CAChannel, Handle, nobody
+from .base import CAChannel, Handle, listeners, nobody
 from .library import EventArgs, EventHandler, TimeDouble
 
 logger = logging.getLogger(__name__)
-
-_channels: dict[int, weakref.ref[CACount]] = {}
 
 
 @EventHandler
 def _on_count(args: EventArgs) -> None:
     try:
-        channel = _channels.get(args.usr, nobody)()
+        channel = listeners.get(args.usr, nobody)()
         if channel is not None and args.dbr:
             event = TimeDouble.from_address(args.dbr)
             channel.tell(ValueReading(event.value, EPICS_EPOCH + event.seconds + 1e-9 * event.nanoseconds))
@@ -42,16 +39,14 @@ class CACount(CAChannel):
         self.first: ValueReading | None = None
         self.latest: ValueReading | None = None
         super().__init__(pv)
-        handle = self._handle
-        assert handle is not None
-        number = handle.number
-        _channels[number] = weakref.ref(self, lambda _: _channels.pop(number, None))
-        handle.subscribe(dbr.TIME_DOUBLE, dbr.DBE_VALUE, _on_count)
 
     def tell(self, reading: ValueReading) -> None:
         """Keep it."""
         self.latest = reading
         self.first = self.first or reading
+
+    def _opened(self, handle: Handle) -> None:
+        handle.subscribe(self, dbr.TIME_DOUBLE, dbr.DBE_VALUE, _on_count)
 
     def _changed(self, handle: Handle, up: bool) -> None:
         self.first = self.latest = None
