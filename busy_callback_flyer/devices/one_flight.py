@@ -133,7 +133,7 @@ class OneFlight:
         self._settle(self.kickoff, error)
 
     def _settle(self, status: FlightStatus, error: Exception | None) -> None:
-        self._channel.lend(partial(status.settle, error))
+        self._channel.lend(status.settle if error is None else partial(status.settle, error))
 
     def _tell(self, event: str) -> None:
         with self._lock:

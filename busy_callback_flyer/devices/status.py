@@ -47,12 +47,12 @@ class FlightStatus(DeviceStatus):
         progress: Progress | None = None,
     ) -> None:
         super().__init__(device)
+        self._callers: list[Callable[[Any], Any]] = []
         self._later = later or (lambda task: task())
         self._progress = progress
 
     def settle(self, error: Exception | None = None) -> None:
         """Finish it, or let it fail with this error."""
-        callbacks = list(self.callbacks)
         began = time.monotonic()
         if error is None:
             self.set_finished()
@@ -60,7 +60,7 @@ class FlightStatus(DeviceStatus):
             self.set_exception(error)
         took = time.monotonic() - began
         if took > LONG:
-            names = ", ".join(getattr(callback, "__qualname__", repr(callback)) for callback in callbacks)
+            names = ", ".join(getattr(callback, "__qualname__", repr(callback)) for callback in self._callers)
             logger.warning(
                 "%s: callbacks of a status blocked the thread that brings the news for %.2g s: %s. "
                 "Let them hand over to another thread",
@@ -68,6 +68,11 @@ class FlightStatus(DeviceStatus):
                 took,
                 names,
             )
+
+    def add_callback(self, callback: Callable[[Any], Any]) -> None:
+        """Call it when the status is done, in the thread that finishes it; at once, if it is done."""
+        self._callers.append(callback)  # ophyd's own list is emptied as it is called
+        super().add_callback(callback)
 
     def watch(self, func: Callable[..., Any]) -> None:
         """Call `func(name=...)` now, and again once the status is done, as progress bars expect it.

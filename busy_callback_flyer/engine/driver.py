@@ -8,6 +8,7 @@ like the others: it is told when the orders that were given with it are carried 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -78,7 +79,7 @@ class FlightDriver:
         self._untold = 0  # failures
         self._told_began = False
         self._alarm = Alarm(lambda: self._tell(self.flight, Flight.deadline))
-        self._rings_at: float | None = None
+        self._rings_at = math.inf
         self._armed = 0.0  # with the put
         self.channel = open_channel(self)
 
@@ -155,40 +156,38 @@ class FlightDriver:
 
     def record_says(self, reading: Reading) -> None:
         """See `BusyListener`. Here most flights end, so the quick way comes first."""
-        now = time.monotonic()
+        orders = None
         if reading.value == DONE:
+            now = time.monotonic()
             with self._lock:
                 flight, observer = self.flight, self.observer
-                if flight is None or observer is None:
-                    return
-                rings_at = self._rings_at
-                in_time = rings_at is not None and rings_at <= now + CALLBACK_GRACE
-                orders = flight.quick_done(reading, now, rings_in_time=in_time)
-                if orders:
-                    self._alarm.set(None)
-            if orders is not None:
-                if orders:
-                    self._finish(flight, observer)
-                return
-        self._tell(self.flight, Flight.record_says, reading)
+                if flight is not None:
+                    orders = flight.quick_done(reading, now, rings_in_time=self._rings_at <= now + CALLBACK_GRACE)
+        if orders is None:
+            self._tell(self.flight, Flight.record_says, reading)
+        elif orders:
+            self._finish(flight, observer)
 
     def _put_returned(self, flight: Flight, put: Put, message: str) -> None:
+        orders = None
         if put is Put.SERVED:
             now = time.monotonic()
             with self._lock:
                 observer = self.observer
-                orders = flight.quick_callback(now) if flight is self.flight and observer is not None else None
-                if orders:
-                    self._alarm.set(None)
-            if orders is not None and observer is not None:
-                if orders:
-                    self._finish(flight, observer)
-                return
-        self._tell(flight, Flight.put_returned, put, message)
+                if flight is self.flight:
+                    orders = flight.quick_callback(now)
+        if orders is None:
+            self._tell(flight, Flight.put_returned, put, message)
+        elif orders:
+            self._finish(flight, observer)
 
-    def _finish(self, flight: Flight, observer: FlightObserver) -> None:
+    def _finish(self, flight: Any, observer: Any) -> None:
+        """Tell that it is finished, and only then tidy up."""
         flight.timeline.mark("finished", time.monotonic())
         observer.finished()
+        with self._lock:
+            if flight is self.flight:
+                self._alarm.set(None)
 
     # Between the flight and the world
 
@@ -217,7 +216,7 @@ class FlightDriver:
             now < self._armed and not flight.over
         ):  # it rings in time for the read of a short flight: Done need not set it
             due = self._armed if due is None else min(due, self._armed)
-        self._rings_at = due
+        self._rings_at = math.inf if due is None else due
         self._alarm.set(due)
 
     def _carry_out(self) -> None:

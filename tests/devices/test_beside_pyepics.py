@@ -140,11 +140,14 @@ def test_status_callbacks_may_put(way: str, direct_flyer: BusyFlyer, controller:
     put = puts[way]
     with closing(RemoteClient(ioc.client_environment)) as other:
 
+        def called(value: int, _: object) -> None:
+            put(value)
+
         def says(value: int) -> bool:
             return bool(other.get(SEED) == value)
 
         for value in (101, 102):
-            direct_flyer.kickoff().add_callback(lambda _, value=value: put(value))
+            direct_flyer.kickoff().add_callback(partial(called, value))
             until(partial(says, value))
 
 

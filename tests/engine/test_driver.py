@@ -54,8 +54,9 @@ def teller() -> Iterator[Worker]:
 class Site:
     """A driver at a record in memory."""
 
-    def __init__(self, teller: Worker, **how: Any) -> None:
-        self.busy = MemoryBusy(**how)
+    def __init__(self, teller: Worker, *, needs_fence: bool = False) -> None:
+        self.busy = MemoryBusy()
+        self.busy.needs_fence = needs_fence
         self.driver = FlightDriver("ifly", self.busy.heard_by, teller)
         self.busy.connect()
         self.log = self.busy.sent

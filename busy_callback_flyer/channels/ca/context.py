@@ -124,6 +124,7 @@ class OwnContext(Context):
         self.pyepics = Context(ca.initial_context, Worker("busy_callback_flyer sweeper"))
         self._lender = Worker("busy_callback_flyer user")
         self._lending: set[int] = set()  # threads
+        self._janitor = 0
         self.worker.do(self._join)  # which starts its thread: at exit it may be too late for that
         atexit.register(self._exit)  # behind pyepics' own, which library() registered: so it runs before that one
 
@@ -133,20 +134,29 @@ class OwnContext(Context):
         return self._threads.ca_current_context() == self.address or threading.get_ident() in self._lending
 
     def lend(self, call: Callable[[], None]) -> None:
-        """Run code of the user, in a thread where pyepics and ophyd work: this one, if it is not the janitor."""
-        if self._threads.ca_current_context() != self.address:
+        """Run code of the user, in a thread where pyepics and ophyd work: this one, if it is not the janitor.
+
+        It lies on the path from Done to a finished status, so it calls nothing that it can do without.
+        """
+        threads, thread = self._threads, threading.get_ident()
+        if threads.ca_current_context() != self.address:
             call()
-        elif self.worker.here:
+        elif thread == self._janitor:
             self._lender.do(functools.partial(self.pyepics.run_and_flush, call))
         else:
-            thread = threading.get_ident()
             self._lending.add(thread)
+            threads.ca_detach_context()
+            threads.ca_attach_context(self.pyepics.address)
             try:
-                self.pyepics.run_and_flush(call)
+                call()
             finally:
+                self.calls.ca_flush_io()
+                threads.ca_detach_context()
+                threads.ca_attach_context(self.address)
                 self._lending.discard(thread)
 
     def _join(self) -> None:
+        self._janitor = threading.get_ident()
         self._threads.ca_attach_context(self.address)
 
     def _exit(self) -> None:
