@@ -75,7 +75,7 @@ class OneFlight:
         self.completed = False
         self.collected_in_flight = False
         self.failure_told = False
-        self._channel = channel
+        self._lend = channel.lend
         self._replay = replay
         self._publish = publish
         self._published: set[str] = set()
@@ -106,7 +106,10 @@ class OneFlight:
 
     def finished(self) -> None:
         """The flight is Done: the kickoff's status first, then its arrays are asked for."""
-        self._end_kickoff()
+        with self._lock:
+            ended, self._kickoff_ended = self._kickoff_ended, True
+        if not ended:
+            self._lend(self.kickoff.settle)
         self.collector.fetch(self.flight, self.values, self.outcome.land)
         self._tell(BUSY)  # a flight may be too short to be seen
         self._tell(DONE)
@@ -133,7 +136,7 @@ class OneFlight:
         self._settle(self.kickoff, error)
 
     def _settle(self, status: FlightStatus, error: Exception | None) -> None:
-        self._channel.lend(status.settle if error is None else partial(status.settle, error))
+        self._lend(status.settle if error is None else partial(status.settle, error))
 
     def _tell(self, event: str) -> None:
         with self._lock:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from .deadlines import Alarm
@@ -252,7 +253,7 @@ class FlightDriver:
                 self.taxi.flown()
             if channel.needs_ground_read:
                 channel.read(lambda reading: self._tell(flight, Flight.ground_read, reading))
-            channel.put_callback(BUSY, lambda put, message: self._put_returned(flight, put, message))
+            channel.put_callback(BUSY, partial(self._put_returned, flight))
         elif order is Order.PUT_DONE:
             channel.put(DONE)
         elif order is Order.READ:

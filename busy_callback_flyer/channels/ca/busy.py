@@ -106,6 +106,7 @@ class CABusy(CAChannel):
         self._put_number = 0  # of the latest put-callback
         self._taking_back = 0  # puts
         super().__init__(pv)
+        self.lend = self._context.lend  # no frame more on the path to a finished status
         self._putter: Handle | None = Handle(pv, self._putter_changed, self._context)
         self._fence: Handle | None = Handle(pv, self._fence_changed, self._context.pyepics)
 
@@ -185,10 +186,6 @@ class CABusy(CAChannel):
 
         if not self._later(functools.partial(self.read, answer)):
             self._get(dbr.TIME_ENUM, 1, decode, lambda status: answer(None))
-
-    def lend(self, call: Callable[[], None]) -> None:
-        """Run code of the user in a thread where pyepics and ophyd work."""
-        self._context.lend(call)
 
     def announce(self) -> None:
         """Tell the listener that all is there. Called by our circuit's threads alone, so that no event overtakes it."""
