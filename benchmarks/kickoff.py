@@ -92,6 +92,8 @@ def _live(flyer: BusyFlyer, kickoffs: int) -> Samples:
     kickoff_us, put_us = [], []
     for _ in tqdm(range(kickoffs), desc="live", disable=None, leave=False):
         kickoff_us.append(_timed(flyer.kickoff))
+        while "busy" not in flyer.timeline:  # Done is put on another circuit, and could come before Busy
+            time.sleep(0.0005)
         busy.put(0)  # a put-callback would be queued behind the flight
         flyer.complete().wait(TIMEOUT)
         put_us.append(_timed(partial(bare.put, 0, wait=False)))

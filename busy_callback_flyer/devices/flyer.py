@@ -122,6 +122,7 @@ class BusyFlyer(Configured):
     def __init__(self, prefix: str = "", *, name: str, **options: Unpack[FlyerArguments]) -> None:
         super().__init__(prefix, name=name, **options)
         self._gone = False
+        self._checked: tuple[dict[str, Any], Options] | None = None
         self._replay = Replay()
         self._subscribers = Worker(f"{self.name} subscribers", join_channel_access)
         self._watchers = Worker(f"{self.name} watchers", join_channel_access)
@@ -169,11 +170,11 @@ class BusyFlyer(Configured):
             return earlier.kickoff
         if earlier is not None and self.flying:
             raise RuntimeError(f"{self.name} is flying already ({earlier.flight.state.value}): stop() ends it")
-        self.check_options()
-        if self.events != self._wiring.events:
+        options = self.flight_options()
+        if options.events != self._wiring.events:
             self._rewire()
         self.refuse_unusable()
-        wiring, options = self._wiring, self.flight_options()
+        wiring = self._wiring
         offset = time.time() - time.monotonic()
         flight = Flight(name_of(state_of(self.busy)), options, clock_offset=offset)
         progress = self._progress_of(flight)
@@ -393,8 +394,12 @@ class BusyFlyer(Configured):
                 raise ValueError(f"{option}={value!r}: must be None, a number above 0, or the name of a signal")
 
     def flight_options(self) -> Options:
-        """The options as they are set now, for a flight."""
-        return Options(**cast(FlyerOptions, self.options))
+        """The options as they are set now, checked, for a flight; see `check_options`."""
+        given = self.options
+        if self._checked is None or self._checked[0] != given:
+            self.check_options()
+            self._checked = given, Options(**cast(FlyerOptions, given))
+        return self._checked[1]
 
     def refuse_unusable(self) -> None:
         """Refuse PVs that are not of the kind that is needed.

@@ -10,6 +10,7 @@ from ..channels.polling import PollingBusy
 from ..engine.options import OPTIONS, require_seconds, signature
 from ..engine.ports import BusyListener
 from .flyer import BusyFlyer, FlyerArguments
+from .status import FlightStatus
 from .wiring import Wiring
 
 if TYPE_CHECKING:
@@ -43,10 +44,10 @@ class PollingFlyer(BusyFlyer):
         self.poll_sleep_interval_s = 0.05
         super().__init__(prefix, name=name, **options)
 
-    def check_options(self) -> None:
-        """Refuse options that no flight can be flown with, see `BusyFlyer.check_options`."""
-        super().check_options()
+    def kickoff(self) -> FlightStatus:
+        """Start a flight, see `BusyFlyer.kickoff`."""
         require_seconds("poll_sleep_interval_s", self.poll_sleep_interval_s)
+        return super().kickoff()
 
 
 PollingFlyer.__init__.__signature__ = signature(PollingFlyer.__init__, OPTIONS.values())  # type: ignore[attr-defined]

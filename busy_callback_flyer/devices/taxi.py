@@ -107,7 +107,7 @@ class TaxiFlyer(BusyFlyer):
             return known
         if self.flying:
             raise RuntimeError(f"{self.name} is flying already: stop() ends it")
-        self.check_options()
+        self.flight_options()
         self.refuse_unusable()
         channel = self._wiring.driver.channel
         if channel.reading is not None and channel.reading.value == BUSY:
