@@ -6,7 +6,6 @@ import inspect
 import logging
 import time
 from collections.abc import Iterator
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from event_model import PartialEventPage
@@ -18,12 +17,12 @@ from ..channels.signal_reader import join_channel_access
 from ..engine.errors import FlightRefused
 from ..engine.flight import Flight
 from ..engine.options import OPTIONS, FlyerOptions, Options, numpydoc, signature
-from ..engine.progress import Progress
 from ..engine.replay import Replay
 from ..engine.timeline import Timeline
 from ..engine.worker import Worker
-from . import one_flight
+from . import events
 from .configured import Configured, DeviceArguments
+from .events import FlightEvents
 from .one_flight import OneFlight
 from .records import BusyRecord, Waveform
 from .status import FlightStatus
@@ -94,6 +93,10 @@ class BusyFlyer(Configured):
     stamps stand still, counts as refused; and a put that is queued in the IOC behind another
     client's flight cannot be taken back by `stop`.
 
+    What this process put by pyepics or ophyd before a kickoff is served before Busy is put. What it
+    puts after the kickoff may be served earlier than that: wait for Busy (`SUB_FLIGHT_BUSY`, or
+    ``kickoff_finishes_on="busy"``) where the order matters.
+
     Callbacks added to the status of `kickoff` run in libca's thread. They must not block
     there, and they must not make blocking Channel Access calls; a warning names those that do.
 
@@ -111,9 +114,9 @@ class BusyFlyer(Configured):
     xArr = Component(Waveform, "x_array", kind="config")  # noqa: N815
     yArr = Component(Waveform, "y_array", kind="config")  # noqa: N815
 
-    SUB_FLIGHT_BUSY = one_flight.BUSY
-    SUB_FLIGHT_DONE = one_flight.DONE
-    SUB_FLIGHT_FAILED = one_flight.FAILED
+    SUB_FLIGHT_BUSY = events.BUSY
+    SUB_FLIGHT_DONE = events.DONE
+    SUB_FLIGHT_FAILED = events.FAILED
 
     OPTIONS = OPTIONS
     OPEN_BUSY = staticmethod(open_busy)
@@ -126,6 +129,7 @@ class BusyFlyer(Configured):
         self._replay = Replay()
         self._subscribers = Worker(f"{self.name} subscribers", join_channel_access)
         self._watchers = Worker(f"{self.name} watchers", join_channel_access)
+        self._events = FlightEvents(self, self._subscribers)
         self._teller = Worker(f"{self.name} failures", join_channel_access)
         self._wiring = Wiring(self, self.OPEN_BUSY, self._teller)
 
@@ -177,10 +181,11 @@ class BusyFlyer(Configured):
         wiring = self._wiring
         offset = time.time() - time.monotonic()
         flight = Flight(name_of(state_of(self.busy)), options, clock_offset=offset)
-        progress = self._progress_of(flight)
-        status = self._new_status(None if options.kickoff_finishes_on == "busy" else progress)
+        progress = wiring.progress_of(flight, self._watchers)
+        shown = None if options.kickoff_finishes_on == "busy" else progress
+        status = FlightStatus(self, self._subscribers.do, shown)
         channel, values = wiring.driver.channel, wiring.values(options.points)
-        one = OneFlight(flight, channel, wiring.collector, values, self._replay, status, progress, self._publish)
+        one = OneFlight(flight, channel, wiring.collector, values, self._replay, status, progress, self._events.publish)
         wiring.driver.launch(flight, one)
         if earlier is not None and earlier.kept:
             logger.warning("%s forgets the arrays of its latest flight: nobody collected them", self.name)
@@ -207,7 +212,7 @@ class BusyFlyer(Configured):
             raise RuntimeError(f"{self.name}: no flight to complete, kickoff() comes first")
         one.completed = True
         paused, _ = self._replay.verb()
-        status = self._new_status(one.progress)
+        status = FlightStatus(self, self._subscribers.do, one.progress)
         if paused and not one.flight.over:
             self._end_flight("its plan was given up in a pause")
             status.set_finished()
@@ -339,7 +344,8 @@ class BusyFlyer(Configured):
     @property
     def hints(self) -> dict[str, Any]:
         """The columns, the one of times excepted."""
-        return {"fields": [key for attr, key in self._numbers().items() if attr != self.time_array]}
+        numbers = self._wiring.collector.numbers
+        return {"fields": [key for attr, key in numbers.items() if attr != self.time_array]}
 
     @property
     def plot_md(self) -> dict[str, Any]:
@@ -347,8 +353,8 @@ class BusyFlyer(Configured):
 
         That is the first column; or the time, if one column only is none.
         """
-        columns = self._numbers()
-        time_key = columns.pop(self.time_array, None)
+        columns = dict(self._wiring.collector.numbers)
+        time_key = columns.pop(self.time_array or "", None)
         keys = list(columns.values())
         if len(keys) < 2 and time_key is not None:
             keys.insert(0, time_key)
@@ -378,11 +384,11 @@ class BusyFlyer(Configured):
                 f"time_array={self.time_array!r}: must be None or the name of a Waveform component "
                 f"({', '.join(columns)})"
             )
-        if self.points is not None and not (columns and self._is_signal(self.points)):
+        if self.points is not None and not (columns and _is_signal(type(self), self.points)):
             raise ValueError(
                 f"points={self.points!r}: must be None or the name of a component that is a signal, beside arrays"
             )
-        if self.progress is not None and self.progress not in columns and not self._is_signal(self.progress):
+        if self.progress is not None and self.progress not in columns and not _is_signal(type(self), self.progress):
             raise ValueError(
                 f"progress={self.progress!r}: must be None or the name of a component, a signal or a column"
             )
@@ -390,7 +396,7 @@ class BusyFlyer(Configured):
             raise ValueError("expected_points is of no use without progress, the name of what counts points")
         for option in ("expected_points", "expected_time"):
             value = getattr(self, option)
-            if isinstance(value, str) and not self._is_signal(value):
+            if isinstance(value, str) and not _is_signal(type(self), value):
                 raise ValueError(f"{option}={value!r}: must be None, a number above 0, or the name of a signal")
 
     def flight_options(self) -> Options:
@@ -475,49 +481,11 @@ class BusyFlyer(Configured):
                 one.flight.pv,
             )
 
-    def _publish(self, one: OneFlight, event: str) -> None:
-        """Tell those who have subscribed by now. ophyd's `_run_subs` would tell who comes later, too."""
-        subscribers = _private.subscribers(self, event)
-        if not subscribers:
-            return
-        timeline, error = one.flight.timeline, one.flight.error
-        times = {one_flight.BUSY: timeline.t0}
-        details = {"timeline": timeline, "obj": self, "sub_type": event}
-        details["timestamp"] = times.get(event, timeline.when("done" if event == one_flight.DONE else "failed"))
-        if event == one_flight.FAILED:
-            details["error"] = error
-        self._subscribers.do(partial(_private.tell, self, event, subscribers, details))
 
-    def _new_status(self, progress: Progress | None) -> FlightStatus:
-        return FlightStatus(self, self._subscribers.do, progress)
-
-    def _progress_of(self, flight: Flight) -> Progress | None:
-        """For whoever watches the flight; None where nobody knows how far it is."""
-        options = flight.options
-        name = options.progress or (options.time_array if options.expected_points is not None else None)
-        component = None if name is None else getattr(self, name)
-        counter = getattr(component, "number_read", component)
-        expected = options.expected_time if counter is None else options.expected_points
-        if counter is None and expected is None:
-            return None
-        wiring = self._wiring
-        return Progress(
-            self.name,
-            flight,
-            self._watchers.do,
-            None if counter is None else partial(wiring.listen_to, counter),
-            lambda: getattr(self, expected).get() if isinstance(expected, str) else expected,
-            lambda: wiring.driver.channel.host,
-        )
-
-    def _numbers(self) -> dict[str | None, str]:
-        """Data keys of the columns that are no text, by attribute."""
-        return {spec.attr: spec.key for spec in self._wiring.collector.arrays if not spec.text}
-
-    def _is_signal(self, name: object) -> bool:
-        """Whether a component of that name is a signal."""
-        component = getattr(type(self), name, None) if isinstance(name, str) else None
-        return issubclass(getattr(component, "cls", object), Signal)
+def _is_signal(device: type[Device], name: object) -> bool:
+    """Whether a component of that name is a signal."""
+    component = getattr(device, name, None) if isinstance(name, str) else None
+    return issubclass(getattr(component, "cls", object), Signal)
 
 
 BusyFlyer.__doc__ = (BusyFlyer.__doc__ or "").replace("    {options}", numpydoc(OPTIONS.values()))

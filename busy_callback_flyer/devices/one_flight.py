@@ -13,12 +13,10 @@ from ..engine.outcome import Outcome
 from ..engine.ports import BusyChannel
 from ..engine.progress import Progress
 from ..engine.replay import Replay
+from .events import BUSY, DONE, FAILED
 from .status import FlightStatus
 
 logger = logging.getLogger(__name__)
-
-BUSY, DONE, FAILED = "flight_busy", "flight_done", "flight_failed"
-"""Events of a flyer, each once a flight."""
 
 Publish = Callable[["OneFlight", str], None]
 """Tells the subscribers of an event, without waiting for them."""

@@ -171,7 +171,7 @@ class TaxiFlyer(BusyFlyer):
             clock_offset=time.time() - time.monotonic(),
             timeout_name="taxi_timeout",
         )
-        driver, status = self._taxi.driver, self._new_status(None)
+        driver, status = self._taxi.driver, FlightStatus(self, self._subscribers.do)
         collector = Collector(f"{self.name}_taxi", [], driver.channel)
         driver.launch(flight, OneFlight(flight, driver.channel, collector, [], Replay(), status, None, lambda *_: None))
         return status

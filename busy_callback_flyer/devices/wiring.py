@@ -15,7 +15,9 @@ from ..channels.signal_reader import join_channel_access
 from ..channels.signals import SignalArray, SignalBusy, SignalCount, SignalValue
 from ..engine.collector import ArraySpec, Collector, ValueSpec
 from ..engine.driver import FlightDriver
+from ..engine.flight import Flight
 from ..engine.ports import ArrayChannel, BusyChannel, BusyListener, CountChannel
+from ..engine.progress import Progress
 from ..engine.worker import Worker
 from .records import Waveform
 
@@ -87,7 +89,25 @@ class Wiring:
         counter = [] if points is None or points in emitted else [points]
         return [self._value(attr, emitted=attr in emitted) for attr in (*emitted, *counter)]
 
-    def listen_to(self, counter: Signal) -> CountChannel:
+    def progress_of(self, flight: Flight, watchers: Worker) -> Progress | None:
+        """For whoever watches the flight; None where nobody knows how far it is."""
+        options, flyer, channel = flight.options, self.flyer, self.driver.channel
+        name = options.progress or (options.time_array if options.expected_points is not None else None)
+        component = None if name is None else getattr(flyer, name)
+        counter = getattr(component, "number_read", component)
+        expected = options.expected_time if counter is None else options.expected_points
+        if counter is None and expected is None:
+            return None
+        return Progress(
+            flyer.name,
+            flight,
+            watchers.do,
+            None if counter is None else partial(self._listen_to, counter),
+            lambda: getattr(flyer, expected).get() if isinstance(expected, str) else expected,
+            lambda: channel.host,
+        )
+
+    def _listen_to(self, counter: Signal) -> CountChannel:
         """Begin to listen to what counts points in flight."""
         return CACount(counter.pvname) if self.direct and why_not_direct([counter]) is None else SignalCount(counter)
 

@@ -128,6 +128,11 @@ class Collector:
         self.arrays = arrays
         self.busy = busy
 
+    @property
+    def numbers(self) -> dict[str, str]:
+        """Data keys of the columns that are no text, by attribute."""
+        return {spec.attr: spec.key for spec in self.arrays if not spec.text}
+
     def describe(self, options: Options, values: Sequence[ValueSpec]) -> dict[str, DataKey]:
         """Describe what the pages bring, by data key.
 
