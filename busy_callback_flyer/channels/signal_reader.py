@@ -17,9 +17,9 @@ from epics import ca
 
 from ..engine.ports import BUSY, DONE, BusyListener, Put, Reading
 from ..engine.worker import Worker
-from ._private import read_pv
 from .choice import name_of
 from .epics import alarm_text
+from .private_names import read_pv
 
 logger = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from epics import dbr
 
 from ..engine.ports import ArrayReading, BusyListener, Put, PutAnswer, Reading, ValueReading
 from ..engine.worker import Worker
-from ._private import read_pv, reads_strings
+from .private_names import read_pv, reads_strings
 from .signal_reader import BusyBySignal, BySignal, Reader, put_anew, put_that_raised
 
 logger = logging.getLogger(__name__)

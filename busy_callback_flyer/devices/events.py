@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ophyd import Device
 
-from ..channels import _private
+from ..channels import private_names
 from ..engine.worker import Worker
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class FlightEvents:
 
     def publish(self, one: OneFlight, event: str) -> None:
         """Tell those who have subscribed by now. ophyd's `_run_subs` would tell who comes later, too."""
-        subscribers = _private.subscribers(self._device, event)
+        subscribers = private_names.subscribers(self._device, event)
         if not subscribers:
             return
         timeline = one.flight.timeline
@@ -41,4 +41,4 @@ class FlightEvents:
         details = {"timeline": timeline, "obj": self._device, "sub_type": event, "timestamp": stamps[event]}
         if event == FAILED:
             details["error"] = one.flight.error
-        self._worker.do(partial(_private.tell, self._device, event, subscribers, details))
+        self._worker.do(partial(private_names.tell, self._device, event, subscribers, details))

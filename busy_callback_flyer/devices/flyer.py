@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from event_model import PartialEventPage
 from ophyd import Component, Device, Signal
 
-from ..channels import _private
+from ..channels import private_names
 from ..channels.choice import name_of, state_of
 from ..channels.signal_reader import join_channel_access
 from ..engine.errors import FlightRefused
@@ -282,7 +282,7 @@ class BusyFlyer(Configured):
         one = self._latest
         if one is not None and one.completed and one.outcome.nothing:
             one.outcome.taken = True
-        if self.on_pause == "abort":
+        if (one.flight.options.on_pause if one is not None and self.flying else self.on_pause) == "abort":
             self._end_flight("the RunEngine paused, and on_pause='abort'")
 
     def resume(self) -> None:
@@ -472,7 +472,7 @@ class BusyFlyer(Configured):
     def _collected_in_flight(self, one: OneFlight, paused: bool) -> None:
         if paused:
             self._end_flight("its plan was given up in a pause")
-        elif not one.collected_in_flight and not _private.is_staged(self):  # else it is unstaged at last
+        elif not one.collected_in_flight and not private_names.is_staged(self):  # else it is unstaged at last
             one.collected_in_flight = True
             logger.warning(
                 "%s was collected in flight, so there is nothing to emit yet. If its plan was given up, the flight "

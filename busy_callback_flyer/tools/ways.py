@@ -112,7 +112,7 @@ class _Flight:
 
 def pyepics_in_words() -> str:
     """The versions of pyepics and of the libca that it loaded."""
-    from ..channels._private import library_file
+    from ..channels.private_names import library_file
 
     file = Path(library_file())
     owner = next((name for name in ("epicscorelibs", "epics") if name in file.parts), None)

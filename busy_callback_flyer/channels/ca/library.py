@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from epics import ca, dbr
 
-from .._private import library_file
+from ..private_names import library_file
 
 NORMAL = 1
 """ECA_NORMAL."""
