@@ -1,0 +1,1 @@
+"""Ways to reach a record, a file a way."""

@@ -1,0 +1,1 @@
+"""Flyers as classic ophyd devices."""

@@ -1,0 +1,1 @@
+"""One flight from kickoff to its pages, without any control system."""

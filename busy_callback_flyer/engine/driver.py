@@ -182,8 +182,10 @@ class FlightDriver:
         elif orders:
             self._finish(flight, observer)
 
-    def _finish(self, flight: Any, observer: Any) -> None:
+    def _finish(self, flight: Flight | None, observer: FlightObserver | None) -> None:
         """Tell that it is finished, and only then tidy up."""
+        assert flight is not None
+        assert observer is not None
         flight.timeline.mark("finished", time.monotonic())
         observer.finished()
         with self._lock:
@@ -211,11 +213,9 @@ class FlightDriver:
 
     def _set_alarm(self, flight: Flight, now: float, orders: Orders) -> None:
         due = None if flight.over else flight.next_deadline
-        if Order.PUT_BUSY in orders:
+        if Order.PUT_BUSY in orders:  # rings in time for the read of a short flight, so that Done need not set it
             self._armed = now + CALLBACK_GRACE
-        if (
-            now < self._armed and not flight.over
-        ):  # it rings in time for the read of a short flight: Done need not set it
+        if now < self._armed and not flight.over:
             due = self._armed if due is None else min(due, self._armed)
         self._rings_at = math.inf if due is None else due
         self._alarm.set(due)
@@ -228,10 +228,10 @@ class FlightDriver:
                     return
                 self._carrying = True
                 order, flight, observer = self._orders.popleft()
-            if order is Order.FORGET:
-                self.channel.take_back(self._go_on)  # which may go on in another thread
-                return
             try:
+                if order is Order.FORGET:
+                    self.channel.take_back(self._go_on)  # which may go on in another thread
+                    return
                 self._do(order, flight, observer)
             except Exception:  # a deadline will tell
                 logger.exception("%s could not %s", self._name, order.value)

@@ -343,7 +343,7 @@ def test_frozen_for_good(run: Run) -> None:
 
 @by_events
 def test_frozen_at_kickoff_and_left_alone(run: Run) -> None:
-    """By signals the IOC serves that kickoff when it is thawed, and nobody waits for it any more. The next is its own."""
+    """By signals the IOC serves that kickoff when it is thawed, and nobody waits for it. The next one is its own."""
     way, said, again = run("""
         print(way)
         flyer = connected_flyer(on_timeout="leave", start_timeout=0.5)
