@@ -303,9 +303,12 @@ def test_a_kickoff_that_tries_again_after_a_failure_is_no_replay(
     again.wait(TIMEOUT)
 
 
-def test_pause_that_aborts(in_flight: tuple[BusyFlyer, DeviceStatus], controller: Controller) -> None:
-    flyer, status = in_flight
+def test_pause_that_aborts(flyer: BusyFlyer, controller: Controller) -> None:
+    controller(duration=60)
     flyer.on_pause = "abort"
+    status = flyer.kickoff()
+    until(lambda: "busy" in flyer.timeline)
+    flyer.on_pause = "continue"  # of the flights that come
     completed = flyer.complete()
     flyer.pause()
     for waiting in (status, completed):
@@ -313,6 +316,7 @@ def test_pause_that_aborts(in_flight: tuple[BusyFlyer, DeviceStatus], controller
     assert look(BUSY_PV)[0] == 0
     flyer.resume()
     controller()
+    flyer.on_pause = "abort"
     flyer.kickoff().wait(TIMEOUT)
     before = look(BUSY_PV)
     flyer.pause()

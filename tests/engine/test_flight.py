@@ -469,6 +469,32 @@ def test_no_connection() -> None:
     assert isinstance(flight.error, TimeoutError)
 
 
+def test_a_value_of_2_is_neither_busy_nor_done() -> None:
+    neither = Reading(2, 1001.5)
+    flight = flying()
+    flight.put_returned(Put.SERVED, "", 0.2)
+    assert flight.record_says(neither, 0.3) == ()
+    assert not flight.over
+    assert "2, neither Busy nor Done" in str(flying_error(flight))
+    before = launched()
+    assert before.record_says(neither, 0.3) == ()
+    assert before.state is State.SENT, "it has not begun"
+    asked = launched()
+    assert asked.put_returned(Put.SERVED, "", 0.1) == (Order.READ,)
+    assert asked.read_answers(neither, 0.2) == ()
+    assert not asked.over
+    assert asked.next_deadline == pytest.approx(0.2 + CALLBACK_GRACE), "asked again"
+
+
+def flying_error(flight: Flight) -> FlightError | None:
+    flight.abort(1.0)
+    return flight.error
+
+
+def test_a_record_that_says_2_on_the_ground_is_reset() -> None:
+    assert launched(Reading(2, 999.0)).state is State.CLEARING
+
+
 def test_news_before_kickoff_is_not_ours() -> None:
     flight = Flight("prj:mybusy")
     assert flight.connected(GROUND, 0.0) == ()

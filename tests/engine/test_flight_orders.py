@@ -1021,6 +1021,40 @@ def test_the_quick_way_gives_what_the_other_gives(
         assert list(quick.timeline) == list(other.timeline)
 
 
+STEPS_OF_NEWS: list[tuple[str, Reading]] = [
+    ("event", Reading(BUSY, IOC_TIME + 1)),
+    ("event", Reading(DONE, IOC_TIME + 2)),
+    ("event", Reading(BUSY, IOC_TIME + 3)),
+    ("event", Reading(DONE, IOC_TIME + 4)),
+    ("put back", BEFORE),
+    ("read", Reading(BUSY, IOC_TIME + 1)),
+    ("read", Reading(DONE, IOC_TIME + 2)),
+    ("deadline", BEFORE),
+]
+
+
+def fly_both_ways(steps: tuple[tuple[str, Reading], ...], *, rings_in_time: bool) -> None:
+    quick, other, now = Flight(PV), Flight(PV), 0.0
+    assert quick.kickoff(now, BEFORE) == other.kickoff(now, BEFORE)
+    for name, reading in steps:
+        now += 0.07
+        if name == "event":
+            orders = record_says(quick, reading, now, quick=True, rings_in_time=rings_in_time)
+        elif name == "put back":
+            orders = put_returned(quick, Put.SERVED, now, quick=True)
+        else:
+            orders = WITNESSES[name](quick, reading, now)
+        assert orders == WITNESSES[name](other, reading, now), steps
+        assert (quick.state, quick.next_deadline) == (other.state, other.next_deadline), steps
+    assert list(quick.timeline) == list(other.timeline), steps
+
+
+@pytest.mark.parametrize("length", [4, pytest.param(6, marks=[pytest.mark.slow, pytest.mark.timeout(900)])])
+def test_the_quick_way_in_every_order_of_so_many_news(length: int) -> None:
+    for number, steps in enumerate(itertools.product(STEPS_OF_NEWS, repeat=length)):
+        fly_both_ways(steps, rings_in_time=number % 2 == 0)
+
+
 @settings(derandomize=True, deadline=None)
 @given(kicked_off_at=st.floats(0, 1e6), waited=st.floats(0.001, 1e4), way=st.sampled_from(["abort", "refuse", "put"]))
 def test_an_error_says_how_long(kicked_off_at: float, waited: float, way: str) -> None:
