@@ -70,7 +70,8 @@ class BusyFlyer(Configured):
     {options}
 
     The options are plain attributes too (`describe` is `describe_as`, being a Device's method)
-    and can be set at any time, or by `configure`; the next kickoff uses and checks them.
+    and can be set at any time, or by `configure`. The next kickoff checks and uses them; a flight
+    keeps those of its kickoff to its last page.
 
     Attributes
     ----------

@@ -92,8 +92,9 @@ class FlyerOptions(TypedDict, total=False):
         _Means(
             5.0,
             """
-            Seconds from the put of Busy to a sign of life; also those that the record may need
-            to connect, where it is not connected at kickoff.""",
+            Seconds from the put of Busy to a sign of life. Also those that the record may need to
+            connect, where it is not connected at kickoff; and those that earlier puts of this
+            process may need to be served, for which the put of Busy waits.""",
             _seconds,
         ),
     ]

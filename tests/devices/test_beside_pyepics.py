@@ -63,7 +63,7 @@ def test_deadlines_and_stop_wait_for_no_callback_of_pyepics(
     make_flyer: MakeFlyer, controller: Controller, blocked: Callable[[], Any]
 ) -> None:
     controller(fault=1)  # never Done
-    first = make_flyer(flight_timeout=1, when_busy="reset")
+    first = make_flyer(flight_timeout=1)
     first.kickoff()
     until(lambda: "busy" in first.timeline)
     with blocked():
@@ -239,5 +239,5 @@ def test_a_status_callback_that_blocks_is_named(
     status.wait(TIMEOUT)
     until(lambda: caplog.messages)
     (message,) = caplog.messages
-    assert message.startswith("ifly: callbacks of a status blocked the thread that brings the news for 0.1")
+    assert message.startswith("ifly: callbacks of a status blocked the thread that brings the news for 0.")
     assert "my_slow_callback" in message
