@@ -239,5 +239,5 @@ def test_a_status_callback_that_blocks_is_named(
     status.wait(TIMEOUT)
     until(lambda: caplog.messages)
     (message,) = caplog.messages
-    assert message.startswith("ifly: callbacks of a status blocked the thread that brings the news for 0.")
+    assert message.startswith("ifly: callbacks of a status blocked the thread that brings the news for ")
     assert "my_slow_callback" in message
