@@ -410,7 +410,7 @@ def test_late_done_of_a_controller_falls_into_the_settling(way: Make, controller
 @by_events
 def test_late_done_of_a_controller_between_two_flights(way: Make, controller: Controller) -> None:
     flyer = way()
-    controller(duration=0.4, fault=7)
+    controller(duration=1.5, fault=7)
     forget_message()
     status = flyer.kickoff()
     in_flight(flyer)
