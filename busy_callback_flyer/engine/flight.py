@@ -267,7 +267,7 @@ class Flight:
             if self.options.when_busy == "wait":
                 return self._take_off(reading, now)
             return self._enter(State.SETTLING, now)
-        if self.state is State.SETTLING and reading.value != DONE:
+        if self.state in (State.SETTLING, State.FENCING) and reading.value != DONE:
             return self._on_ground(reading, now)
         if self.state not in (State.SENT, State.FLYING):
             return _NOTHING

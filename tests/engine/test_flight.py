@@ -491,6 +491,17 @@ def flying_error(flight: Flight) -> FlightError | None:
     return flight.error
 
 
+def test_a_record_that_becomes_busy_behind_the_fence_settles_again() -> None:
+    flight = Flight("prj:mybusy", Options(reset_settle=0.5))
+    flight.needs_fence = True
+    assert flight.kickoff(0.0, GROUND) == (Order.FENCE,)
+    assert flight.record_says(BUSY_SEEN, 0.1) == (Order.PUT_DONE,)
+    assert flight.fence_passed(0.2) == ()
+    assert flight.record_says(DONE_SEEN, 0.3) == ()
+    assert flight.next_deadline == pytest.approx(0.8)
+    assert flight.deadline(0.8) == (Order.PUT_BUSY,), "the fence is passed already"
+
+
 def test_a_record_that_says_2_on_the_ground_is_reset() -> None:
     assert launched(Reading(2, 999.0)).state is State.CLEARING
 
