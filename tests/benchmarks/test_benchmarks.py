@@ -78,7 +78,7 @@ def test_soak() -> None:
             "scale",
             "QUICK_POINTS = [(scenario.DIRECT, 0), (scenario.DIRECT, 1), (scenario.DIRECT, 20), (scenario.OPHYD, 2),"
             " (scenario.FAST_POLLS, 1)]; scenario.QUICK_WAITING = 1.0",
-            ["BusyFlyer, direct                 20          +1 ", "threads that 20 direct flyers add: 1.00"],
+            ["BusyFlyer, direct                 20          +6 ", "threads that 20 direct flyers add: 6.00"],
         ),
         ("turnaround", "QUICK_FLIGHTS = 3", ["a run of one flight of no length, 256 points", "without EPICS  "]),
     ],
