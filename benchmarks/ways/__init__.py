@@ -1,4 +1,4 @@
-"""Peers to compare with, one small class each: a `Way` as ``busy_callback_flyer/waiting.py`` has it."""
+"""Peers to compare with, one small class each: a `Way` as ``busy_callback_flyer/tools/ways.py`` has it."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ class OneFlight:
 
     def finished(self) -> None:
         """The flight is Done: the kickoff's status first, then its arrays are asked for."""
-        with self._lock:
+        with self._lock:  # what `_end_kickoff` does, without its frames: this lies on the path from Done to the status
             ended, self._kickoff_ended = self._kickoff_ended, True
         if not ended:
             self._lend(self.kickoff.settle)

@@ -10,8 +10,8 @@ is a 1 in its busy record, and it writes 0 there when it has filled its arrays. 
 `MyPollingFlyer` looks at the record every 50 ms, from a thread. `MyFlyer` subscribes to it, as the template of step 2
 does. In step 2 the signal was ours; this record lives in another computer, and there is more to be got wrong: the
 connection can be lost, the put refused, another client can put it, an alarm brings an event without a change, the
-arrays can be those of yesterday. That is what `BusyFlyer` is for: ``flight.py`` has the rules, ``arrays.py`` judges
-what came.
+arrays can be those of yesterday. That is what `BusyFlyer` is for: ``engine/flight.py`` has the rules,
+``engine/collector.py`` judges what came.
 
 Both have the same components, so the same keys. A component is all that there is to change for other PVs, and every
 `Waveform` becomes a column; ``xArr = None`` drops one.
