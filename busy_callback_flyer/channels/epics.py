@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-EPICS_EPOCH = 631152000.0
-"""Stamp of a record that was never processed (1990-01-01), seconds of the POSIX epoch."""
+from ..engine.ports import BUSY, NEVER, Reading
+
+EPICS_EPOCH = NEVER
+"""What stamps count from (1990-01-01), seconds of the POSIX epoch; a record that was never processed has it."""
 
 LINK_ALARM = 14
 
@@ -13,6 +15,17 @@ def alarm_text(severity: int, status: int) -> str:
     if severity == 0:
         return ""
     return f"status {status}" + " (LINK: the controller may never have got it)" * (status == LINK_ALARM)
+
+
+def why_not_taken(value: int, reading: Reading | None, refusal: str | None = None) -> str | None:
+    """Say why a record did not take a value that was put, by a read behind the put; None where it took it."""
+    if reading is None:
+        return refusal or "no read behind it was answered, so nobody knows"
+    if reading.value == value:
+        return None
+    says = "Busy" if reading.value == BUSY else str(reading.value)
+    why = f"it refused the put ({refusal})" if refusal else "was the put refused (DISP, or access security)?"
+    return f"the record still says {says}: {why}"
 
 
 def decoded(text: bytes) -> str:

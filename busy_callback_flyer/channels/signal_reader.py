@@ -57,6 +57,36 @@ class BySignal:
         return True
 
 
+class AskedBySignal(BySignal):
+    """What channels have in common that are asked once a flight.
+
+    Attributes
+    ----------
+    connections : int
+        How often the connection was lost.
+    """
+
+    patience = 5.0
+    """Seconds that an answer may need: the control layer has its own timeouts, and most are shorter."""
+
+    def __init__(self, signal: Signal) -> None:
+        super().__init__(signal)
+        self.connections = 0
+        signal.subscribe(self._connection_changed, event_type=Signal.SUB_META, run=False)
+
+    @property
+    def why_silent(self) -> str:
+        """What can keep an answer away."""
+        return "does its server answer?"
+
+    def close(self) -> None:
+        """Count losses no more."""
+        self._signal.clear_sub(self._connection_changed)
+
+    def _connection_changed(self, connected: bool = True, **_: Any) -> None:
+        self.connections += not connected
+
+
 class BusyBySignal(BySignal):
     """What is the same for all channels to a busy record by a signal: one circuit, and puts that stay out."""
 

@@ -20,10 +20,11 @@ from ophyd.signal import EpicsSignalBase, Signal
 # isort: split
 from epics import dbr
 
-from ..engine.ports import ArrayReading, BusyListener, Put, PutAnswer, Reading, ValueReading
+from ..engine.ports import ArrayReading, BusyListener, Confirmed, Put, PutAnswer, Reading, ValueReading
 from ..engine.worker import Worker
+from .epics import why_not_taken
 from .private_names import read_pv, reads_strings
-from .signal_reader import BusyBySignal, BySignal, Reader, put_anew, put_that_raised
+from .signal_reader import AskedBySignal, BusyBySignal, BySignal, Reader, put_anew, put_that_raised
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ class SignalBusy(BusyBySignal):
     """
 
     needs_ground_read = True
-    keeps_order = True
+    keeps_order = False  # a read that fails must hold up the put
 
     def __init__(self, signal: Signal, worker: Worker, listener: BusyListener) -> None:
         super().__init__(signal, worker, listener)
@@ -110,10 +111,10 @@ class SignalBusy(BusyBySignal):
         """Wait until the worker did what was asked before; seconds, at most."""
         self._worker.wait(timeout)
 
-    def put(self, value: int) -> None:
+    def put(self, value: int, confirmed: Confirmed) -> None:
         """Put without callback, and look: of an event that came while others were at it, nobody may have told."""
-        self._worker.do(partial(self._put, value))
-        self._worker.do(self._look_again)
+        if not self._worker.do(partial(self._put_and_look, value, confirmed)):
+            confirmed("it was closed")
 
     def put_callback(self, value: int, answer: PutAnswer) -> None:
         """Put with callback; `answer` is called when it is back, and hears of a loss, but not of a refusal."""
@@ -135,6 +136,16 @@ class SignalBusy(BusyBySignal):
             self._putting = False
         if not self._reader.is_epics:  # no echo, but what it says now
             self._look_again()
+
+    def _put_and_look(self, value: int, confirmed: Confirmed) -> None:
+        refusal = None
+        try:
+            self._put(value)
+        except Exception as error:  # each control layer has its own
+            refusal = str(error) or repr(error)
+        reading = self._ask()
+        self._event(reading)
+        confirmed(why_not_taken(value, reading, refusal))
 
     def _put_and_answer(self, value: int, answer: PutAnswer) -> None:
         earlier = self._put_callback
@@ -216,7 +227,7 @@ class SignalBusy(BusyBySignal):
             self._worker.do(self._lost)
 
 
-class SignalArray(BySignal):
+class SignalArray(AskedBySignal):
     """A channel to an array by an ophyd signal.
 
     Parameters
@@ -236,10 +247,14 @@ class SignalArray(BySignal):
         self._worker = worker
         self._reader = Reader(signal)
         self._nord = nord if isinstance(signal, EpicsSignalBase) else None
+        self._known: tuple[int, np.dtype[Any]] | None = None  # connections, and the type as it was read then
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
-        """Type of the elements; None while it is not connected."""
+        """Type of the elements; None while it is not connected. It is asked for once a connection."""
+        known = self._known
+        if known is not None and known[0] == self.connections and self.ready:
+            return known[1]
         try:
             return self._ask().values.dtype
         except Exception as error:  # each control layer has its own
@@ -260,14 +275,16 @@ class SignalArray(BySignal):
         """Wait until it is connected and was looked at; whether it is."""
         return super().wait_ready(timeout) and (self.dtype is not None or self.problem is not None)
 
-    def close(self) -> None:
-        """Nothing is held."""
+    def fetch_stamp(self, answer: Callable[[float | str], None]) -> None:
+        """Ask for the stamp, which fetches the whole array; `answer` gets it in the worker's thread, or why not."""
+        self._worker.ask(lambda: self._ask().stamp, answer)
 
     def fetch(self, answer: Callable[[ArrayReading | str], None]) -> None:
         """Ask for the array; `answer` gets it in the worker's thread, or a sentence why it could not be had."""
         self._worker.ask(self._ask, answer)
 
     def _ask(self) -> ArrayReading:
+        connections = self.connections
         for _ in range(LENGTH_TRIES):
             value, stamp, _ = self._reader.get()
             values = np.atleast_1d(np.array(value, self._own_dtype()))
@@ -279,6 +296,7 @@ class SignalArray(BySignal):
             self.problem = f"{self.pv} holds {values.dtype}, and numbers are needed"
             raise ValueError(self.problem)
         self.problem = None
+        self._known = connections, values.dtype
         return ArrayReading(values, float(stamp))
 
     def _own_dtype(self) -> np.dtype[Any] | None:
@@ -290,7 +308,7 @@ class SignalArray(BySignal):
         return None if native in (dbr.STRING, dbr.ENUM) else np.dtype(dbr.Map[native])
 
 
-class SignalValue(BySignal):
+class SignalValue(AskedBySignal):
     """A channel to a value that is read once a flight, by an ophyd signal.
 
     Parameters

@@ -36,8 +36,8 @@ logger = logging.getLogger(__name__)
 # Seconds, or in newer versions of ophyd a stand-in for `Device.connection_timeout`.
 _DEFAULT_TIMEOUT = inspect.signature(Device.wait_for_connection).parameters["timeout"].default
 
-COLLECT_TIMEOUT = 5.0
-"""Seconds that collect waits for arrays under way, where nobody waited for `complete` before."""
+COLLECT_TIMEOUT = 0.5
+"""Seconds that collect waits for arrays under way, where nobody waited for `complete` before: it blocks a RunEngine."""
 
 STOP_TIMEOUT = 0.2
 """Seconds that stop waits for the put of Done to go out, and for the statuses to fail."""
@@ -186,9 +186,14 @@ class BusyFlyer(Configured):
         shown = None if options.kickoff_finishes_on == "busy" else progress
         status = FlightStatus(self, self._subscribers.do, shown)
         channel, values = wiring.driver.channel, wiring.values(options.points)
-        one = OneFlight(flight, channel, wiring.collector, values, self._replay, status, progress, self._events.publish)
-        wiring.driver.launch(flight, one)
-        if earlier is not None and earlier.kept:
+        collector, publish = wiring.collector, self._events.publish
+        ground = collector.ground(options.points, values)
+        one = OneFlight(flight, channel, collector, ground, values, self._replay, status, progress, publish)
+        was_kept = earlier is not None and earlier.kept
+        wiring.driver.launch(flight, one, ground)
+        if earlier is not None:
+            earlier.wait_no_longer("the next flight was kicked off")
+        if was_kept:
             logger.warning("%s forgets the arrays of its latest flight: nobody collected them", self.name)
         return status
 
@@ -255,7 +260,7 @@ class BusyFlyer(Configured):
             self._collected_in_flight(one, paused)
         if not flight.finished:
             return
-        data = one.outcome.take(COLLECT_TIMEOUT + flight.options.fresh_timeout)
+        data = one.outcome.take(COLLECT_TIMEOUT)
         if data is not None and data.points:
             yield from one.collector.pages(data, flight.timeline, flight.options)
             flight.timeline.mark("collected", time.monotonic())
@@ -340,7 +345,7 @@ class BusyFlyer(Configured):
             raise RuntimeError(f"{self.name} has no arrays to offer yet: its flight is in progress")
         if one.flight.error is not None:
             raise RuntimeError(f"{self.name} has no arrays to offer: its flight failed") from one.flight.error
-        one.outcome.offer_again(COLLECT_TIMEOUT + one.flight.options.fresh_timeout)
+        one.outcome.offer_again(COLLECT_TIMEOUT)
 
     @property
     def hints(self) -> dict[str, Any]:
@@ -467,6 +472,8 @@ class BusyFlyer(Configured):
 
     def _end_flight(self, why: str) -> None:
         self._wiring.driver.abort(why)
+        if self._latest is not None:
+            self._latest.wait_no_longer(why)
         for driver in self._wiring.drivers:
             driver.wait(STOP_TIMEOUT)
 

@@ -33,10 +33,10 @@ class Waveform(Device):
     ----------
     prefix : str
         Of the PV's name.
-    fresh : bool, optional
-        Whether the array must have been written in the flight, by the IOC's stamps. False for
-        one that is filled before. By default it must, unless it is served by another IOC than
-        the busy record, whose clock may differ; True asks for it there too.
+    fresh : bool
+        Whether the array must have been written since the put of Busy: its stamp has to differ
+        from that of before. False for one that is filled before the flight, and where stamps
+        cannot tell, as they stand still, are coarse, or are made at reading.
     units : str, optional
         Of its numbers, where the record's EGU is empty.
     string : bool
@@ -51,7 +51,7 @@ class Waveform(Device):
         self,
         prefix: str = "",
         *,
-        fresh: bool | None = None,
+        fresh: bool = True,
         units: str | None = None,
         string: bool = False,
         **kwargs: Any,

@@ -115,8 +115,10 @@ class Wiring:
         """Release the channels."""
         for driver in self.drivers:
             driver.close()
-        for channel in self._arrays.values():
-            channel.close()
+        for array in self._arrays.values():
+            array.close()
+        for value in self._values.values():
+            value.close()
         self.worker.stop(STOP_TIMEOUT)
 
     def _is_direct(self, signals: Sequence[Signal]) -> bool:

@@ -36,7 +36,7 @@ from busy_callback_flyer.engine.ports import (
 from busy_callback_flyer.engine.worker import Worker
 
 from ..conftest import PREFIX, look
-from .listening import TIMEOUT, Listener, in_thread
+from .listening import TIMEOUT, Listener, in_thread, never_mind
 
 BUSY_PV = f"{PREFIX}mybusy"
 
@@ -137,7 +137,7 @@ def test_the_echo_of_a_put_is_not_heard(worker: Worker, listener: Listener) -> N
 
 def test_what_a_soft_signal_says_after_a_put_is_heard(worker: Worker, listener: Listener) -> None:
     channel = SignalBusy(Signal(name="state", value=0), worker, listener)
-    channel.put(BUSY)
+    channel.put(BUSY, never_mind)
     worker.wait(TIMEOUT)
     assert [listener.next()[0] for _ in range(2)] == ["connected", "says"]
     assert channel.reading is not None
@@ -291,7 +291,7 @@ def test_only_the_record_is_heard_and_no_echo(channel: SignalBusy, listener: Lis
     """An echo bears the value that was asked for and the client's clock."""
     controller(duration=60)
     for value in (BUSY, DONE):
-        channel.put(value)
+        channel.put(value, never_mind)
         reading = says(listener, value)
         assert look(BUSY_PV)[0] == value
         assert look(BUSY_PV)[1] == pytest.approx(reading.stamp, abs=2e-6)
@@ -313,7 +313,7 @@ def test_requests_block_nobody(channel: SignalBusy, listener: Listener, controll
     """They are made in the worker's thread, whoever asks."""
     controller(duration=60)
     for value in (BUSY, DONE):
-        in_thread(partial(channel.put, value))
+        in_thread(partial(channel.put, value, never_mind))
         says(listener, value)
 
 
@@ -332,7 +332,7 @@ def test_a_second_put_callback_is_not_sent_while_one_is_pending(channel: SignalB
     outcome, text = answers.get(timeout=TIMEOUT)
     assert outcome is Put.REFUSED
     assert "never answered" in text
-    channel.put(DONE)
+    channel.put(DONE, never_mind)
     assert answers.get(timeout=TIMEOUT) == (Put.UNTOLD, "")
 
 
@@ -354,11 +354,11 @@ def test_a_put_callback_is_lost_with_its_channel_and_with_its_connection(
 
 def test_an_illegal_value_is_told_as_it_is(channel: SignalBusy, listener: Listener, controller: Controller) -> None:
     controller(duration=60)
-    channel.put(BUSY)
+    channel.put(BUSY, never_mind)
     says(listener, BUSY)
     epics.caput(f"{BUSY_PV}.VAL", 2, timeout=TIMEOUT)
     says(listener, 2)
-    channel.put(DONE)
+    channel.put(DONE, never_mind)
     says(listener, DONE)
     assert channel.problem is None
 

@@ -107,12 +107,12 @@ def test_a_failure_is_not_told_in_the_thread_that_brought_it(site: Site, teller:
 
 def test_orders_behind_a_put_that_is_taken_back_elsewhere_wait_for_it(site: Site, monkeypatch: Any) -> None:
     """So do those of the next flight: its put goes out behind the Done of the one before."""
-    site.launch("1 ")
+    site.launch("1 ", reset_settle=0.0)
     site.busy.post(BUSY)
     going_on: list[Callable[[], None]] = []
     monkeypatch.setattr(site.busy, "take_back", going_on.append)
     site.driver.abort("enough")
-    second, _ = site.launch("2 ")
+    second, _ = site.launch("2 ", reset_settle=0.0)
     assert site.log == ["put 1 with callback", "1 began"]
     going_on[0]()  # carries the orders of the first out
     site.driver.wait(TIMEOUT)
@@ -129,7 +129,7 @@ def test_an_answer_to_an_earlier_flight_is_no_news(site: Site) -> None:
     site.launch(on_timeout="leave")
     site.driver.abort("enough")
     site.driver.wait(TIMEOUT)
-    flight, observer = site.launch()
+    flight, observer = site.launch(reset_settle=0.0)
     site.busy.post(BUSY)
     site.busy.post(DONE)
     answers[0](Put.SERVED, "")

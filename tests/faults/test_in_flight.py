@@ -418,7 +418,9 @@ def test_late_done_of_a_controller_between_two_flights(way: Make, controller: Co
     flyer.stop()
     with pytest.raises(FlightAborted, match=BUSY_PV):
         status.wait(TIMEOUT)
+    stopped_at = look(BUSY_PV)[1]
     until(lambda: str(epics.caget(f"{PREFIX}message")).startswith("flew"))
+    until(lambda: look(BUSY_PV)[1] != stopped_at)  # that Done is no event, but a stamp
     assert look(BUSY_PV)[0] == 0
     flies(flyer, controller)
 

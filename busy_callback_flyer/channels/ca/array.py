@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -39,6 +40,8 @@ class CAArray(CAChannel):
         double; None while it is not known.
     size : int
         Most elements that the array can have (NELM).
+    connections : int
+        How often the connection was lost.
     description : dict
         Source, and as its record has them units, precision and control limits.
     """
@@ -49,8 +52,43 @@ class CAArray(CAChannel):
         self._type = -1
         self.dtype: np.dtype[Any] | None = None
         self.size = 0
+        self.connections = 0
         self.description: dict[str, Any] = {"source": f"PV:{pv}"}
         super().__init__(pv)
+
+    @property
+    def patience(self) -> float:
+        """Seconds that an answer may need: its bytes at a megabyte a second."""
+        return self._bytes / 1e6
+
+    @property
+    def why_silent(self) -> str:
+        """What keeps an answer away: libca drops one that is too long, and tells nobody."""
+        automatic = os.environ.get("EPICS_CA_AUTO_ARRAY_BYTES", "YES").upper() != "NO"
+        limit = os.environ.get("EPICS_CA_MAX_ARRAY_BYTES", "16384")
+        if automatic or not limit.isdigit() or self._bytes <= int(limit):
+            return f"up to {self._bytes} bytes: does the IOC answer?"
+        return (
+            f"up to {self._bytes} bytes, and EPICS_CA_MAX_ARRAY_BYTES is {limit}: longer answers are dropped. "
+            f"Set it to {self._bytes} or more, or EPICS_CA_AUTO_ARRAY_BYTES to YES, before Python starts"
+        )
+
+    @property
+    def _bytes(self) -> int:
+        """Most that an answer can have, with its header, stamp and padding."""
+        return self.size * (8 if self.dtype is None else self.dtype.itemsize) + 64
+
+    def fetch_stamp(self, answer: Callable[[float | str], None]) -> None:
+        """Ask for one element, with the stamp; `answer` gets that in libca's thread, or a sentence why not."""
+
+        def decode(args: EventArgs) -> None:
+            time = Time.from_address(args.dbr)
+            answer(EPICS_EPOCH + time.seconds + 1e-9 * time.nanoseconds)
+
+        if not self.ready or self.problem is not None:
+            answer(self.problem or "it is not connected")
+            return
+        self._get(self._type + dbr.TIME_STRING, 1, decode, lambda status: answer(status_text(status)))
 
     def fetch(self, answer: Callable[[ArrayReading | str], None]) -> None:
         """Ask for the array; `answer` gets it in libca's thread, or a sentence why it could not be had."""
@@ -71,6 +109,7 @@ class CAArray(CAChannel):
         self._ready.clear()
         self.problem = None
         if not up:
+            self.connections += 1
             return
         self._type, self.size = handle.field_type, handle.element_count
         if self._type not in self._types:

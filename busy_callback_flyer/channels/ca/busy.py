@@ -14,9 +14,10 @@ from collections.abc import Callable
 
 from epics import dbr
 
-from ...engine.ports import BusyListener, Put, PutAnswer, Reading
-from ..epics import EPICS_EPOCH, alarm_text
+from ...engine.ports import BusyListener, Confirmed, Put, PutAnswer, Reading
+from ..epics import EPICS_EPOCH, alarm_text, why_not_taken
 from .base import CAChannel, Handle, listeners, nobody, numbers
+from .context import refusals
 from .library import DISCONNECTED, NORMAL, REFUSED, CtrlEnum, EventArgs, EventHandler, TimeEnum, status_text
 
 logger = logging.getLogger(__name__)
@@ -66,8 +67,11 @@ def _reading(address: int) -> Reading:
 
 
 def _tell_failure(status: int, answer: PutAnswer) -> None:
-    hint = " (DISP, or access security?)" * (status == REFUSED)
-    answer(Put.LOST if status == DISCONNECTED else Put.REFUSED, status_text(status) + hint)
+    answer(Put.LOST if status == DISCONNECTED else Put.REFUSED, _with_hint(status))
+
+
+def _with_hint(status: int) -> str:
+    return status_text(status) + " (DISP, or access security?)" * (status == REFUSED)
 
 
 class CABusy(CAChannel):
@@ -133,12 +137,19 @@ class CABusy(CAChannel):
         else:
             fence.get(dbr.ENUM, 1, lambda args: passed(), lambda status: passed())
 
-    def put(self, value: int) -> None:
-        """Put without callback."""
-        if not self._later(functools.partial(self.put, value)):
-            handle = self._handle
-            if handle is not None:
-                handle.send(self._context.calls.ca_array_put, dbr.ENUM, 1, ctypes.byref(ctypes.c_uint16(value)))
+    def put(self, value: int, confirmed: Confirmed) -> None:
+        """Put without callback, and read behind it: libca complains of a refusal before that is answered."""
+        if self._later(functools.partial(self.put, value, confirmed)):
+            return
+        handle, status = self._handle, DISCONNECTED
+        if handle is not None:
+            refusals.pop(handle.number, None)
+            status = handle.send(self._context.calls.ca_array_put, dbr.ENUM, 1, ctypes.byref(ctypes.c_uint16(value)))
+        if handle is None or status != NORMAL:
+            confirmed(_with_hint(status))
+            return
+        number = handle.number
+        self.read(lambda reading: confirmed(why_not_taken(value, reading, refusals.pop(number, None))))
 
     def put_callback(self, value: int, answer: PutAnswer) -> None:
         """Put with callback; `answer` is called once. At most one may be pending."""
