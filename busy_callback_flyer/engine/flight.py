@@ -211,6 +211,11 @@ class Flight:
         return self.state in (State.SENT, State.FLYING, State.LOST)
 
     @property
+    def callback_missing(self) -> bool:
+        """Whether it ended well and its put-callback, which could have come, was not back by then."""
+        return self.finished and not (self._callback_back or self._rejoined)
+
+    @property
     def fresh_since(self) -> float | None:
         """IOC stamp below which an array is older than this flight: Busy's, else the record's before our put.
 
