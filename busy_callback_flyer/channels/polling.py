@@ -65,10 +65,7 @@ class PollingBusy(BusyBySignal):
     @property
     def problem(self) -> str | None:
         """Why the signal cannot be a busy record's; None where it can."""
-        names = self._reader.names
-        if self._reader.is_epics and self.ready and len(names) not in (1, 2):  # known before the first poll
-            return self._reader.no_busy(f"it has {len(names)} states")
-        return self._reader.problem
+        return (self._reader.type_problem if self.ready else None) or self._reader.problem
 
     def close(self, timeout: float = 0.0) -> None:
         """Poll no more; wait for the poll under way, `timeout` seconds at most. Who waits for a read gets None."""

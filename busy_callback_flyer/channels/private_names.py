@@ -18,7 +18,7 @@ def library_file() -> str:
     return name
 
 
-def read_pv(signal: Signal) -> Any:
+def read_pv(signal: Signal | None) -> Any:
     """The control layer's object that a signal is read by; None where it has none."""
     return getattr(signal, "_read_pv", None)
 

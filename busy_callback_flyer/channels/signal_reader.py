@@ -17,11 +17,14 @@ from epics import ca
 
 from ..engine.ports import BUSY, DONE, BusyListener, Put, Reading
 from ..engine.worker import Worker
-from .choice import name_of
+from .choice import name_of, no_busy
 from .epics import alarm_text
 from .private_names import read_pv
 
 logger = logging.getLogger(__name__)
+
+FLAGS = ("char", "short", "int", "long")
+"""Types of EPICS integers that can be 0 and 1, as the control layers name them."""
 
 DEFAULT_NAMES = ["Done", "Busy"]
 """Of a busy record's values; those of a site count where they are known."""
@@ -129,11 +132,14 @@ class Reader:
     signal : Signal
     as_string : bool
         Whether to read an enum or characters as a string.
+    whole : bool
+        Whether all elements of an array are needed.
     """
 
-    def __init__(self, signal: Signal, *, as_string: bool = False) -> None:
+    def __init__(self, signal: Signal, *, as_string: bool = False, whole: bool = False) -> None:
         self._signal = signal
         self._as_string = as_string
+        self._whole = whole
         self._afresh: Signal | None = None
 
     def get(self) -> tuple[Any, float, dict[str, Any]]:
@@ -144,8 +150,22 @@ class Reader:
         if self._afresh is None:
             signal.wait_for_connection()
             self._afresh = EpicsSignalRO(signal.pvname, name=f"{signal.name}_reader", auto_monitor=False)
+        if self._whole and signal.cl.name == "pyepics":
+            return _all_elements(self._afresh)
         value = self._afresh.get(as_string=self._as_string, use_monitor=False)
         return value, self._afresh.timestamp, self._afresh.metadata
+
+
+def _all_elements(signal: EpicsSignalRO) -> tuple[Any, float, dict[str, Any]]:
+    """Read an array by pyepics' functions: its PV, which others share, asks for no more than its latest event had."""
+    signal.wait_for_connection()
+    if ca.current_context() is None:
+        ca.use_initial_context()
+    channel = read_pv(signal).chid
+    said = ca.get_with_metadata(channel, ftype=ca.promote_type(channel, use_time=True), timeout=signal.timeout)
+    if said is None:
+        raise TimeoutError(f"{signal.pvname} did not answer within {signal.timeout} s")
+    return said["value"], said["timestamp"], said
 
 
 class BusyReader:
@@ -163,15 +183,27 @@ class BusyReader:
         self.problem: str | None = None
         self._signal = signal
         self._reader = Reader(signal)
+        self._was_flag = False  # an integer, and said 0 or 1
 
     @property
     def names(self) -> list[str]:
         """Of the values, as the record has them; empty where it has none, or is not connected."""
         return list(self._signal.metadata.get("enum_strs") or ())
 
-    def no_busy(self, what: str) -> str:
-        """Why it cannot be a busy record's, in a sentence."""
-        return f"{self.pv} is no busy record: {what}, and a binary (busy or bo) is needed"
+    @property
+    def type_problem(self) -> str | None:
+        """Why a PV of its type cannot be a busy record's, known before it says anything; None where it can be."""
+        if not self.is_epics or len(self.names) in (1, 2) or self._is_flag:
+            return None
+        return no_busy(self.pv, f"it has {len(self.names)} states")
+
+    @property
+    def _is_flag(self) -> bool:
+        """Whether it is a single integer, as far as the control layer tells."""
+        pv = read_pv(self._signal)
+        kind = getattr(pv, "type", None)  # "time_int", or an enum of such names
+        name = str(getattr(kind, "name", kind)).lower().split("_")[-1]
+        return kind is None or (name in FLAGS and pv.nelm == 1)
 
     def get(self) -> Reading | None:
         """Ask the record itself; None where it cannot be had."""
@@ -194,10 +226,15 @@ class BusyReader:
             elif value in ("0", "1"):  # what a fake signal of strings says at first
                 value = int(value)
         whole = isinstance(value, int | np.integer)
-        by_type = whole and len(names) in (1, 2)  # such a record can be put to 2 and more
-        by_value = not (names or self.is_epics) and (whole or isinstance(value, float)) and value in (DONE, BUSY)
-        if not (by_type or by_value):
-            self.problem = self.no_busy(f"it has {len(names)} states" if names else f"it says {value!r}")
+        if names:
+            fits = whole and len(names) <= 2  # such a record can be put to 2 and more
+        elif self.is_epics:  # what counts or is a setting says something else first
+            fits = whole and self._is_flag and (self._was_flag or value in (DONE, BUSY))
+            self._was_flag = self._was_flag or fits
+        else:
+            fits = (whole or isinstance(value, float)) and value in (DONE, BUSY)
+        if not fits:
+            self.problem = no_busy(self.pv, f"it has {len(names)} states" if names else f"it says {value!r}")
             return None
         self.problem = None
         severity = int(metadata.get("severity") or 0)

@@ -237,15 +237,18 @@ class SignalArray(AskedBySignal):
     worker : Worker
         The thread in which it is asked, and the answer given.
     nord : Signal, optional
-        How many elements it holds. A check: where somebody else monitors an array, pyepics asks for no more elements
-        than its latest event had.
+        How many elements it holds. A check, where it is connected: who reads the same array at the same time, by
+        pyepics and limited to some elements, shares the answer.
+    text : bool
+        Whether a text is needed, characters or one string, and not numbers. Its elements are characters.
     """
 
-    def __init__(self, signal: Signal, worker: Worker, nord: Signal | None = None) -> None:
+    def __init__(self, signal: Signal, worker: Worker, nord: Signal | None = None, *, text: bool = False) -> None:
         super().__init__(signal)
         self.problem: str | None = None
         self._worker = worker
-        self._reader = Reader(signal)
+        self._reader = Reader(signal, whole=True)
+        self._text = text
         self._nord = nord if isinstance(signal, EpicsSignalBase) else None
         self._known: tuple[int, np.dtype[Any]] | None = None  # connections, and the type as it was read then
 
@@ -287,13 +290,18 @@ class SignalArray(AskedBySignal):
         connections = self.connections
         for _ in range(LENGTH_TRIES):
             value, stamp, _ = self._reader.get()
+            nord = self._nord if getattr(read_pv(self._nord), "connected", False) else None
+            if self._text and isinstance(value, str):
+                value, nord = np.frombuffer(value.encode(), np.uint8), None
             values = np.atleast_1d(np.array(value, self._own_dtype()))
-            if self._nord is None or len(values) == self._nord.get(use_monitor=False):
+            if nord is None or len(values) == nord.get(use_monitor=False):
                 break
         else:
             raise ValueError(f"{self.pv} came with {len(values)} elements, and NORD says otherwise")
-        if values.ndim != 1 or values.dtype.kind not in "iuf":
-            self.problem = f"{self.pv} holds {values.dtype}, and numbers are needed"
+        fits = values.dtype == np.uint8 if self._text else values.dtype.kind in "iuf"
+        if values.ndim != 1 or not fits:
+            needed = "characters (FTVL CHAR) are needed, or one string" if self._text else "numbers are needed"
+            self.problem = f"{self.pv} holds {values.dtype}, and {needed}"
             raise ValueError(self.problem)
         self.problem = None
         self._known = connections, values.dtype

@@ -39,9 +39,10 @@ def make_flyer(
     name : str
         Of the flyer; the data keys begin with it.
     busy : str
-        The busy record's PV.
+        The busy record's PV, or that of an integer that is 1 during a scan, such as ``scan1.EXSC``.
     arrays : mapping
-        Columns in order: the PV of each, or a mapping with ``pv`` and options of `Waveform`.
+        Columns in order: the PV of each, or a mapping with ``pv`` and options of `Waveform`. A record or one of its
+        fields, such as ``scan1.P1RA``.
     signals : mapping, optional
         PVs of values that are read once a flight, one data key each.
     **options

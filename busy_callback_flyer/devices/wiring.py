@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ophyd import Signal
 
 from ..channels.ca import CAArray, CABusy, CACount
-from ..channels.choice import why_not_direct
+from ..channels.choice import name_of, why_not_direct
 from ..channels.signal_reader import join_channel_access
 from ..channels.signals import SignalArray, SignalBusy, SignalCount, SignalValue
 from ..engine.collector import ArraySpec, Collector, ValueSpec
@@ -90,11 +90,22 @@ class Wiring:
         return [self._value(attr, emitted=attr in emitted) for attr in (*emitted, *counter)]
 
     def progress_of(self, flight: Flight, watchers: Worker) -> Progress | None:
-        """For whoever watches the flight; None where nobody knows how far it is."""
+        """For whoever watches the flight; None where nobody knows how far it is.
+
+        Raises
+        ------
+        ValueError
+            A column is to count the points, and has no NORD.
+        """
         options, flyer, channel = flight.options, self.flyer, self.driver.channel
         name = options.progress or (options.time_array if options.expected_points is not None else None)
         component = None if name is None else getattr(flyer, name)
         counter = getattr(component, "number_read", component)
+        if counter is not None and getattr(counter, "missing", False):
+            raise ValueError(
+                f"{flyer.name}: {name_of(counter.parent.wave)} has no NORD, so {name!r} cannot count points in flight: "
+                "progress has to name a signal that does"
+            )
         expected = options.expected_time if counter is None else options.expected_points
         if counter is None and expected is None:
             return None
@@ -146,7 +157,8 @@ class Wiring:
     def _open_array(self, waveform: Waveform) -> ArrayChannel:
         if self.direct:
             return CAArray(waveform.wave.pvname, text=waveform.string)
-        return SignalArray(waveform.wave, self.worker, getattr(waveform, "number_read", None))
+        nord = getattr(waveform, "number_read", None)
+        return SignalArray(waveform.wave, self.worker, nord, text=waveform.string)
 
 
 def column_names(flyer: type[BusyFlyer]) -> list[str]:

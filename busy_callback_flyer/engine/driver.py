@@ -284,6 +284,13 @@ class FlightDriver:
             self.taxi.begin(flight, self)
         elif flight.error is None:
             self._finish(flight, observer)
+            if flight.callback_missing:
+                logger.warning(
+                    "%s: %s is Done, and its put-callback has not come: did the scan refuse to start, "
+                    "or does what it started go on (FLNK, a move back)?",
+                    self._name,
+                    flight.pv,
+                )
         else:
             if self.taxi is not None:
                 self.taxi.end("its flight was given up")

@@ -228,6 +228,11 @@ class Flight:
         return self.state in (State.SENT, State.FLYING, State.LOST)
 
     @property
+    def callback_missing(self) -> bool:
+        """Whether it ended well and its put-callback, which could have come, was not back by then."""
+        return self.finished and not (self._callback_back or self._rejoined)
+
+    @property
     def next_deadline(self) -> float | None:
         """When to call `deadline`, in the clock of the times given; None: never."""
         times = [when for when, _ in self._deadlines()]

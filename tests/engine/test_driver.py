@@ -190,3 +190,44 @@ def test_an_observer_that_raises_stops_nothing(site: Site, caplog: Any) -> None:
     site.busy.post(DONE)
     site.busy.answer_put()
     assert observer.told.is_set()
+
+
+def test_a_put_callback_that_never_came_is_told(site: Site, caplog: Any) -> None:
+    """As of an sscan that refuses to start: it says Busy and Done, and that is all."""
+    flight, observer = site.launch()
+    site.busy.post(BUSY)
+    site.busy.post(DONE)
+    site.driver._tell(flight, lambda flight, now: flight.deadline(now + CALLBACK_GRACE))
+    assert not caplog.records
+    site.busy.answer_read()
+    assert flight.finished
+    assert observer.told.is_set()
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "ifly: busy is Done, and its put-callback has not come" in record.getMessage()
+
+
+@pytest.mark.parametrize("put", [Put.SERVED, Put.UNTOLD, Put.SENT])
+def test_a_put_that_came_back_is_not_told(site: Site, put: Put, caplog: Any) -> None:
+    """Whatever it told, and whichever way the flight was decided."""
+    flight, _ = site.launch()
+    site.busy.answer_put(put)
+    site.busy.post(BUSY)
+    site.busy.post(DONE)
+    if not flight.over:
+        site.busy.answer_read()
+    assert flight.finished
+    assert not caplog.records
+
+
+def test_a_put_callback_that_was_lost_with_the_connection_is_not_awaited(site: Site, caplog: Any) -> None:
+    flight, _ = site.launch()
+    site.busy.post(BUSY)
+    stamp = site.busy.record.stamp
+    site.busy.lose()
+    site.busy.connect(BUSY, stamp)
+    site.busy.post(DONE)
+    if not flight.over:
+        site.busy.answer_read()
+    assert flight.finished
+    assert not caplog.records

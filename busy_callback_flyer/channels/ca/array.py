@@ -22,6 +22,7 @@ _DTYPES: dict[int, np.dtype[Any]] = {
     dbr.LONG: np.dtype(np.int32),
     dbr.DOUBLE: np.dtype(np.float64),
 }
+_TEXTS = dict.fromkeys((dbr.CHAR, dbr.STRING), np.dtype(np.uint8))
 
 
 class CAArray(CAChannel):
@@ -31,7 +32,7 @@ class CAArray(CAChannel):
     ----------
     pv : str
     text : bool
-        Whether characters are needed, and not numbers.
+        Whether a text is needed, characters or one string, and not numbers. Its elements are characters.
 
     Attributes
     ----------
@@ -47,8 +48,8 @@ class CAArray(CAChannel):
     """
 
     def __init__(self, pv: str, *, text: bool = False) -> None:
-        self._needed = "characters (FTVL CHAR)" if text else "numbers"
-        self._types = [dbr.CHAR] if text else list(_DTYPES)
+        self._needed = "characters (FTVL CHAR) are needed, or one string" if text else "numbers are needed"
+        self._dtypes = _TEXTS if text else _DTYPES
         self._type = -1
         self.dtype: np.dtype[Any] | None = None
         self.size = 0
@@ -94,10 +95,11 @@ class CAArray(CAChannel):
         """Ask for the array; `answer` gets it in libca's thread, or a sentence why it could not be had."""
 
         def decode(args: EventArgs) -> None:
-            dtype, time = _DTYPES[dbr.native_type(args.type)], Time.from_address(args.dbr)
-            raw = ctypes.string_at(args.dbr + dbr.value_offset[args.type], args.count * dtype.itemsize)
+            kind, time = dbr.native_type(args.type), Time.from_address(args.dbr)
+            size = args.count * ctypes.sizeof(dbr.Map[kind])
+            raw = ctypes.string_at(args.dbr + dbr.value_offset[args.type], size)
             stamp = EPICS_EPOCH + time.seconds + 1e-9 * time.nanoseconds
-            answer(ArrayReading(np.frombuffer(raw, dtype), stamp))
+            answer(ArrayReading(np.frombuffer(raw, self._dtypes[kind]), stamp))
 
         if not self.ready or self.problem is not None:
             answer(self.problem or "it is not connected")
@@ -112,8 +114,12 @@ class CAArray(CAChannel):
             self.connections += 1
             return
         self._type, self.size = handle.field_type, handle.element_count
-        if self._type not in self._types:
-            self.problem = f"{self.pv} holds {dbr.Name(self._type)}, and {self._needed} are needed"
+        dtype, string = self._dtypes.get(self._type), self._type == dbr.STRING
+        if dtype is None or (string and self.size > 1):
+            self.problem = f"{self.pv} holds {dbr.Name(self._type)}, and {self._needed}"
+            self._ready.set()
+        elif string:  # which has neither units nor limits
+            self.dtype = dtype
             self._ready.set()
         else:
             handle.get(self._type + dbr.CTRL_STRING, 1, self._describe, lambda status: None)
@@ -127,5 +133,5 @@ class CAArray(CAChannel):
             "lower_ctrl_limit": control.lower_ctrl_limit,
             "upper_ctrl_limit": control.upper_ctrl_limit,
         }
-        self.dtype = _DTYPES[self._type]
+        self.dtype = self._dtypes[self._type]
         self._ready.set()
