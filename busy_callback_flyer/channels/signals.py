@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import ophyd
 from ophyd import EpicsSignalRO
-from ophyd.signal import EpicsSignalBase, Signal
+from ophyd.signal import Signal
 
 # isort: split
 from epics import dbr
@@ -23,7 +23,14 @@ from epics import dbr
 from ..engine.ports import ArrayReading, BusyListener, Put, PutAnswer, Reading, ValueReading
 from ..engine.worker import Worker
 from .private_names import read_pv, reads_strings
-from .signal_reader import BusyBySignal, BySignal, Reader, put_anew, put_that_raised
+from .signal_reader import (
+    BusyBySignal,
+    BySignal,
+    put_anew,
+    put_that_raised,
+    reader_of,
+    reads_in_its_own_way,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -234,8 +241,8 @@ class SignalArray(BySignal):
         super().__init__(signal)
         self.problem: str | None = None
         self._worker = worker
-        self._reader = Reader(signal)
-        self._nord = nord if isinstance(signal, EpicsSignalBase) else None
+        self._read = reader_of(signal)
+        self._nord = None if reads_in_its_own_way(signal) else nord
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
@@ -269,7 +276,7 @@ class SignalArray(BySignal):
 
     def _ask(self) -> ArrayReading:
         for _ in range(LENGTH_TRIES):
-            value, stamp, _ = self._reader.get()
+            value, stamp = self._read()
             values = np.atleast_1d(np.array(value, self._own_dtype()))
             if self._nord is None or len(values) == self._nord.get(use_monitor=False):
                 break
@@ -284,7 +291,7 @@ class SignalArray(BySignal):
     def _own_dtype(self) -> np.dtype[Any] | None:
         """The PV's, where pyepics tells: of a single element it makes a number of Python's own."""
         field_type = getattr(read_pv(self._signal), "ftype", None)
-        if field_type is None or ophyd.get_cl().name != "pyepics":
+        if field_type is None or ophyd.get_cl().name != "pyepics" or reads_in_its_own_way(self._signal):
             return None
         native = dbr.native_type(field_type)
         return None if native in (dbr.STRING, dbr.ENUM) else np.dtype(dbr.Map[native])
@@ -296,7 +303,7 @@ class SignalValue(BySignal):
     Parameters
     ----------
     signal : Signal
-        Of the value; ophyd reads and describes it.
+        Of the value: what its own ``read()`` and ``describe()`` say counts.
     worker : Worker
         The thread in which it is asked, and the answer given.
     """
@@ -304,11 +311,11 @@ class SignalValue(BySignal):
     def __init__(self, signal: Signal, worker: Worker) -> None:
         super().__init__(signal)
         self._worker = worker
-        self._reader = Reader(signal, as_string=reads_strings(signal))
+        self._read = reader_of(signal, string=reads_strings(signal))
 
     @property
     def description(self) -> dict[str, Any]:
-        """ophyd's own."""
+        """The signal's own."""
         return dict(self._signal.describe()[self._signal.name])
 
     def fetch(self, answer: Callable[[ValueReading | str], None]) -> None:
@@ -316,8 +323,7 @@ class SignalValue(BySignal):
         self._worker.ask(self._ask, answer)
 
     def _ask(self) -> ValueReading:
-        value, stamp, _ = self._reader.get()
-        return ValueReading(value, stamp)
+        return ValueReading(*self._read())
 
 
 class SignalCount(BySignal):

@@ -374,6 +374,63 @@ def test_scalars_of_each_flight(make: Make, controller: Controller) -> None:
         assert data["ifly_xArr"][-1] == stop
 
 
+class Celsius(EpicsSignalRO):
+    def get(self, **kwargs: Any) -> Any:
+        return super().get(**kwargs) - 273.15
+
+
+class Halved(EpicsSignalRO):
+    def get(self) -> Any:
+        return super().get() / 2
+
+
+class OwnReading(BusyFlyer):
+    where = Component(Celsius, "position", kind="normal", auto_monitor=True)
+    pairs = Component(Halved, "counted", kind="omitted")
+    axis = Component(SynAxis, kind="normal")
+
+
+def test_scalars_are_what_their_signals_read(
+    make: Make, controller: Controller, run_engine: RunEngine, documents: Documents
+) -> None:
+    """Never the bare record; what counts points neither."""
+    flyer = make(base=OwnReading, points="pairs")
+    put("counted", 6)
+    flyer.axis.set(3).wait(TIMEOUT)
+    for stop in (4, 5):
+        documents.clear()
+        controller(npts=4, stop=stop)
+        run_engine(bp.fly([flyer]))
+        validate(documents)
+        page = only(documents, "event_page")
+        reading = flyer.where.read()["ifly_where"] | flyer.axis.read()
+        assert page["data"]["ifly_where"] == [stop - 273.15] * 3
+        assert set(page["data"]["ifly_axis"]) == set(page["data"]["ifly_axis_setpoint"]) == {3}
+        assert set(page["timestamps"]["ifly_axis"]) == {reading["ifly_axis"]["timestamp"]}
+
+
+def test_an_array_that_its_signal_reads_in_its_own_way(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """It is not had from libca directly, past the signal: that is told."""
+
+    class Doubled(EpicsSignalRO):
+        def get(self, **kwargs: Any) -> Any:
+            return 2 * super().get(**kwargs)
+
+    class Doubling(Waveform):
+        wave = Component(Doubled, "", kind="normal")
+
+    flyer = make({"xArr": Component(Doubling, "x_array", kind="config")})
+    assert [record.message for record in caplog.records if "directly" in record.message] == (
+        ["ifly cannot have its events directly (ifly_xArr_wave has a get or read of its own): it takes ophyd's"]
+        if flyer.events == "direct"
+        else []
+    )
+    take_off(flyer)
+    x = write_arrays()
+    land(flyer)
+    assert collected(flyer)["ifly_xArr"] == (2 * x).tolist()
+
+
 @pytest.mark.parametrize("kind", ["omitted", "config"])
 def test_kind_can_be_set_later(make: Make, kind: str) -> None:
     flyer = make({"energy": Component(Signal, value=7.5, kind="normal")})
