@@ -55,6 +55,15 @@ def _number(value: object) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
+def plain(value: object) -> object:
+    """Numbers and texts as Python's own: every document writer takes those, and few take numpy's."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    if not _number(value):
+        return value
+    return int(value) if isinstance(value, numbers.Integral) else float(value)  # type: ignore[arg-type]
+
+
 class _Means:
     """What an option is, beside its type."""
 
@@ -239,6 +248,12 @@ class TaxiOptions(FlyerOptions, total=False):
     ]
 
 
+class PollingOptions(FlyerOptions, total=False):
+    """Options of `PollingFlyer`, as keyword arguments."""
+
+    poll_sleep_interval_s: Annotated[float, _Means(0.05, "Seconds between two polls.", _seconds)]
+
+
 @dataclass(frozen=True)
 class Option:
     """One option of a flyer.
@@ -301,6 +316,9 @@ OPTIONS = _table(FlyerOptions)
 TAXI_OPTIONS = _table(TaxiOptions)
 """Options of `TaxiFlyer`, by name."""
 
+POLLING_OPTIONS = _table(PollingOptions)
+"""Options of `PollingFlyer`, by name."""
+
 
 class Options:
     """The options of one flight, checked; those that are not given have their defaults.
@@ -314,18 +332,13 @@ class Options:
     """
 
     def __init__(self, **given: Unpack[FlyerOptions]) -> None:
-        self.__dict__ = {name: given.get(name, option.default) for name, option in OPTIONS.items()}
+        self.__dict__ = {name: plain(given.get(name, option.default)) for name, option in OPTIONS.items()}
         for name, option in OPTIONS.items():
             option.check(self.__dict__[name])
 
     if TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any: ...
-
-
-def require_seconds(name: str, value: object) -> None:
-    """Refuse what is not a number of seconds, 0 or more; see `Option.check`."""
-    Option(name, float, 0.0, "", _seconds).check(value)
 
 
 def numpydoc(options: Iterable[Option]) -> str:
