@@ -1,4 +1,4 @@
-"""What is EPICS' own and no control layer's: its epoch, its alarms in words, its texts."""
+"""What is EPICS' own and no control layer's: its epoch, its alarms in words."""
 
 from __future__ import annotations
 
@@ -13,11 +13,3 @@ def alarm_text(severity: int, status: int) -> str:
     if severity == 0:
         return ""
     return f"status {status}" + " (LINK: the controller may never have got it)" * (status == LINK_ALARM)
-
-
-def decoded(text: bytes) -> str:
-    """Decode what a record holds, such as units: UTF-8, else Latin-1."""
-    try:
-        return text.decode()
-    except UnicodeDecodeError:
-        return text.decode("latin-1")

@@ -17,6 +17,7 @@ from ophyd.utils import DisconnectedError, ReadOnlyError
 from epics import ca
 
 from ..engine.ports import BUSY, DONE, BusyListener, Put, Reading
+from ..engine.text import decoded
 from ..engine.worker import Worker
 from .choice import name_of
 from .epics import alarm_text
@@ -151,6 +152,19 @@ def _own_reading(signal: Signal) -> tuple[Any, float]:
     else:
         reading = signal.read()
     return reading[signal.name]["value"], reading[signal.name]["timestamp"]
+
+
+def units_of(signal: Signal, told: str | None) -> str | None:
+    """The units of its record, where pyepics has told them: it guesses an encoding where they are not in UTF-8."""
+    if not isinstance(signal, EpicsSignalBase) or told is None or told.isascii():
+        return told
+    record, _, _ = signal.pvname.partition(".")
+    try:  # as numbers, which nobody decodes
+        characters = EpicsSignalRO(f"{record}.EGU$", name=f"{signal.name}_units").get()
+        return decoded(np.array(characters, np.uint8).tobytes())
+    except Exception as error:  # no record, or none with EGU
+        logger.info("the units of %s stay %r: %r", signal.pvname, told, error)
+        return told
 
 
 class BusyReader:

@@ -30,6 +30,7 @@ from .signal_reader import (
     put_that_raised,
     reader_of,
     reads_in_its_own_way,
+    units_of,
 )
 
 logger = logging.getLogger(__name__)
@@ -261,7 +262,8 @@ class SignalArray(BySignal):
     @property
     def description(self) -> dict[str, Any]:
         """Source, and as its record has them units, precision and control limits."""
-        return dict(self._signal.describe()[self._signal.name])
+        description = dict(self._signal.describe()[self._signal.name])
+        return description | {"units": units_of(self._signal, description.get("units"))}
 
     def wait_ready(self, timeout: float | None) -> bool:
         """Wait until it is connected and was looked at; whether it is."""

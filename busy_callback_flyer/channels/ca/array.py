@@ -10,7 +10,8 @@ import numpy as np
 from epics import dbr
 
 from ...engine.ports import ArrayReading
-from ..epics import EPICS_EPOCH, decoded
+from ...engine.text import decoded
+from ..epics import EPICS_EPOCH
 from .base import CAChannel, Handle
 from .library import EventArgs, Time, status_text
 
