@@ -16,6 +16,7 @@ from event_model import DataKey, PartialEventPage
 from .deadlines import Alarm
 from .errors import CollectError, FlightRefused, RaggedArrayError, StaleArrayError
 from .flight import Flight
+from .form import Form
 from .options import Options
 from .pages import (
     Column,
@@ -34,6 +35,7 @@ from .pages import (
     truncated,
 )
 from .ports import ArrayChannel, ArrayReading, BusyChannel, Reading, ValueChannel, ValueReading
+from .text import decoded
 from .timeline import Timeline
 
 logger = logging.getLogger(__name__)
@@ -157,6 +159,17 @@ class Collector:
             if length is not None:
                 keys[f"{spec.key}_nord"] = nord_key(description["source"])
         return keys | {value.key: cast(DataKey, value.channel.description) for value in values if value.emitted}
+
+    def form(self, options: Options, values: Sequence[ValueSpec]) -> Form:
+        """What a description of such a flight fixes for all flights of a run."""
+        keys = [spec.key for spec in self.arrays] + [value.key for value in values if value.emitted]
+        return Form(
+            None if options.describe == "flat" else options.stream_name or self.name,
+            options.layout,
+            options.array_length if options.layout == "array" else None,
+            options.time_array,
+            tuple(sorted(keys)),
+        )
 
     def fetch(self, flight: Flight, values: Sequence[ValueSpec], land: Land) -> None:
         """Ask for all that a finished flight brought, without waiting for it; `land` is called once."""
@@ -361,7 +374,7 @@ def _text(column: Column) -> str:
         raise CollectError(
             f"{column.pv} is no text: it holds {column.values.dtype}, and characters (FTVL CHAR) are needed"
         )
-    return column.values.tobytes().split(b"\0")[0].decode("utf-8", "replace")
+    return decoded(column.values.tobytes())
 
 
 def _plain(value: Any) -> Any:

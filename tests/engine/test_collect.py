@@ -973,6 +973,35 @@ def test_snapshot(make: Make, layout: str) -> None:
     assert data["ifly_energy"] == [7.5] * len(data["ifly_energy"])
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("time_origin", "relative"),
+        ("time_array", None),
+        ("layout", "array"),
+        ("page_size", 1),
+        ("stream_name", "another"),
+        ("describe", "flat"),
+        ("on_ragged", "truncate"),
+    ],
+)
+def test_a_flight_keeps_the_options_of_its_kickoff(make: Make, option: str, value: Any) -> None:
+    """To its last page, also where they are set after Done, before anybody described it."""
+    pages, keys = [], []
+    for change in (False, True):
+        flyer = make()
+        take_off(flyer)
+        for array in "txy":
+            put(f"{array}_array", [1.0, 2.0, 3.0])
+        land(flyer)
+        if change:
+            setattr(flyer, option, value)
+        keys.append(flyer.describe_collect())
+        pages.append([(page["data"]["ifly_xArr"], page["timestamps"]["ifly_tArr"]) for page in flyer.collect_pages()])
+    assert pages[0] == pages[1]
+    assert keys[0] == keys[1]
+
+
 def test_pages_share_nothing(make: Make) -> None:
     """A consumer may change one."""
     flyer = make({"energy": Component(Signal, value=7.5, kind="normal")}, page_size=2)
