@@ -26,6 +26,7 @@ from ..engine.worker import Worker
 from . import events
 from .configured import Configured, DeviceArguments
 from .events import FlightEvents
+from .left_over import refuse_left_overs
 from .one_flight import OneFlight
 from .records import BusyRecord, Waveform
 from .status import FlightStatus
@@ -143,11 +144,7 @@ class BusyFlyer(Configured):
         shadowed = [attr for attr in cls.component_names if attr in cls.OPTIONS]
         if shadowed:
             raise TypeError(f"{cls.__name__}.{shadowed[0]} is an option of BusyFlyer: give this component another name")
-        if hasattr(cls, "collect") and cls.collect_pages is BusyFlyer.collect_pages:
-            raise TypeError(
-                f"{cls.__name__}.collect would never be called: delete it, and describe_collect with it. "
-                "BusyFlyer.collect_pages emits every Waveform component by itself."
-            )
+        refuse_left_overs(cls, BusyFlyer)
 
     # bluesky's verbs
 
