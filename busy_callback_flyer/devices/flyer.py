@@ -102,6 +102,10 @@ class BusyFlyer(Configured):
     puts after the kickoff may be served earlier than that: wait for Busy (`SUB_FLIGHT_BUSY`, or
     ``kickoff_finishes_on="busy"``) where the order matters.
 
+    The RunEngine asks for a description once a run, and tells no flyer when a run begins. A flight of another
+    `layout`, `array_length`, `stream_name` or `time_array` than was described is refused at kickoff with
+    ``describe="flat"``, where the stream was declared before it; else at collect, and its arrays are kept.
+
     Callbacks added to the status of `kickoff` run in libca's thread. They must not block
     there, and they must not make blocking Channel Access calls; a warning names those that do.
 
@@ -129,6 +133,7 @@ class BusyFlyer(Configured):
 
     def __init__(self, prefix: str = "", *, name: str, **options: Unpack[FlyerArguments]) -> None:
         super().__init__(prefix, name=name, **options)
+        self._refuse_times_in_a_text()
         self._gone = False
         self._checked: tuple[dict[str, Any], Options] | None = None
         self._replay = Replay()
@@ -427,6 +432,7 @@ class BusyFlyer(Configured):
         given = self.options
         if self._checked is None or self._checked[0] != given:
             self.check_options()
+            self._refuse_times_in_a_text()
             self._checked = given, Options(**cast(FlyerOptions, given))
         return self._checked[1]
 
@@ -480,6 +486,11 @@ class BusyFlyer(Configured):
         self._wiring = Wiring(self, self.OPEN_BUSY, self._teller)
         if taxi is not None:
             self._wiring.driver.taxi, taxi.driver = taxi, self._wiring.drivers[1]
+
+    def _refuse_times_in_a_text(self) -> None:
+        """Only the component itself knows, so it has to be there."""
+        if self.time_array is not None and getattr(self, self.time_array).string:
+            raise ValueError(f"time_array={self.time_array!r}: must be None or a column of numbers, and this is a text")
 
     def _wait_ready(self, channels: Sequence[Channel], timeout: float | None, since: float) -> None:
         for channel in channels:

@@ -37,6 +37,7 @@ from .pages import (
 from .ports import ArrayChannel, ArrayReading, BusyChannel, Reading, ValueChannel, ValueReading
 from .text import decoded
 from .timeline import Timeline
+from .times import doubt
 
 logger = logging.getLogger(__name__)
 
@@ -183,6 +184,9 @@ class Collector:
         columns, scalars = data
         time_key = next((spec.key for spec in self.arrays if spec.attr == options.time_array), None)
         times = point_times(columns, time_key, options.time_origin, t0=t0, done=done)
+        for column in columns:
+            if column.key == time_key and (why := doubt(column.values, options.time_origin, timeline)) is not None:
+                logger.warning("%s, %s: %s", self.name, column.pv, why)
         if options.layout == "array":
             lengths = self.declared_lengths(options)
             yield array_page(columns, time_key, times, lengths, t0=t0, done=done, scalars=scalars)

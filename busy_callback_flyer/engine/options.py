@@ -131,8 +131,14 @@ class FlyerOptions(TypedDict, total=False):
     ]
     time_array: Annotated[str | None, _Means("tArr", "The column that holds the points' times.", _optional_name)]
     time_origin: Annotated[
-        Literal["absolute", "relative"],
-        _Means("absolute", "Whether those are seconds of the POSIX epoch, or since the flight's start."),
+        Literal["absolute", "relative", "epics"],
+        _Means(
+            "absolute",
+            """
+            Whether those are seconds of the POSIX epoch, since the flight's start, or of the EPICS epoch (since
+            1990, as areaDetector's epicsTS). A warning is logged where they lie far outside the flight: by
+            more than 5 minutes, or where they are relative, by more than 10 s and the flight's length.""",
+        ),
     ]
     points: Annotated[
         str | None,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 import queue
 import re
@@ -1441,6 +1442,74 @@ def test_the_busy_record_is_read_behind_what_comes_in_another_way() -> None:
     assert gathered == []
     answer(None)
     assert [sorted(answers.values(), key=str) for answers in gathered] == [[1, 2, 3, None]]
+
+
+EPICS_EPOCH = 631152000.0
+
+TIMES: dict[str, tuple[str, Callable[[float, np.ndarray], np.ndarray], str | None]] = {
+    "absolute": ("absolute", lambda now, since: now + since, None),
+    "relative": ("relative", lambda now, since: since, None),
+    "of 1990": ("epics", lambda now, since: now + since - EPICS_EPOCH, None),
+    "of 1990, given as absolute": ("absolute", lambda now, since: now + since - EPICS_EPOCH, "time_origin='epics'"),
+    "relative, given as absolute": ("absolute", lambda now, since: since, "time_origin='relative'"),
+    "absolute, given as relative": ("relative", lambda now, since: now + since, "time_origin='absolute'"),
+    "absolute, given as of 1990": ("epics", lambda now, since: now + since, "time_origin='absolute'"),
+    "ms": ("absolute", lambda now, since: 1e3 * (now + since), "With milliseconds time_origin='absolute'"),
+    "ns": ("absolute", lambda now, since: 1e9 * (now + since), "With nanoseconds time_origin='absolute'"),
+}
+
+
+@pytest.mark.parametrize("layout", ["rows", "array"])
+@pytest.mark.parametrize("times", TIMES)
+def test_times_far_outside_the_flight_are_told(
+    make: Make, caplog: pytest.LogCaptureFixture, times: str, layout: str
+) -> None:
+    """Once a flight, with dates and what to set; they are filed as they were asked to be."""
+    origin, written, advice = TIMES[times]
+    flyer = make(time_origin=origin, layout=layout, array_length=3, page_size=1)
+    take_off(flyer)
+    now, since = time.time(), np.array([0.0, 0.1, 0.2])
+    put("t_array", written(now, since))
+    put("x_array", [1.0, 2.0, 3.0])
+    put("y_array", [1.0, 2.0, 3.0])
+    land(flyer)
+    caplog.clear()
+    pages = list(flyer.collect_pages())
+    told = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    if advice is None:
+        assert told == []
+        t0 = flyer.timeline.t0
+        assert t0 is not None
+        seconds = np.ravel([page["data"]["ifly_tArr"] for page in pages])
+        assert seconds == pytest.approx(since + (0 if origin == "relative" else now - t0), abs=1e-5)
+        return
+    (message,) = told
+    assert message.startswith(f"ifly, {PREFIX}t_array: the times lie far outside the flight: time_origin={origin!r} ")
+    assert advice in message
+    assert time.strftime("%Y-%m-%d ", time.localtime(now)) in message
+
+
+@pytest.mark.parametrize("events", ["direct", "ophyd"])
+def test_a_text_holds_no_times(make_flyer: Callable[..., BusyFlyer], events: str) -> None:
+    class Text(Waveform):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, string=True, **kwargs)
+
+    message = "^time_array='note': must be None or a column of numbers, and this is a text$"
+    for note in (Component(Waveform, "str_wave", string=True), Component(Text, "str_wave")):
+        kind = type("Noted", (BusyFlyer,), {"note": note})
+        with pytest.raises(ValueError, match=message):
+            kind(PREFIX, name="noted", time_array="note", events=events)
+    flyer = make_flyer(kind, events=events)
+    flyer.time_array = "note"
+    before = look(BUSY_PV)
+    with pytest.raises(ValueError, match=message):
+        flyer.kickoff()
+    assert look(BUSY_PV) == before
+    with pytest.raises(ValueError, match="time_array='t': must be None or a column of numbers"):
+        make_flyer_by_names(
+            "made", busy=BUSY_PV, arrays={"t": {"pv": f"{PREFIX}str_wave", "string": True}}, time_array="t"
+        )
 
 
 def test_times_are_seconds_whatever_the_record_says(make_flyer: Callable[..., BusyFlyer]) -> None:
