@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import NamedTuple
 
 
@@ -22,7 +23,8 @@ class Described:
 
     The RunEngine asks for a description once a run, and files all flights of the run by it. It tells nobody when a run
     begins. So a flight can be held against its description where that comes before the kickoff (a declared stream);
-    elsewhere the description may be that of an earlier run until the flight is collected.
+    elsewhere the description may be that of an earlier run until the flight is collected. Where no event loop runs, it
+    is no RunEngine that asks, and nobody goes by a description.
     """
 
     def __init__(self) -> None:
@@ -30,7 +32,7 @@ class Described:
 
     def refuse_other(self, form: Form, error: type[Exception], advice: str) -> None:
         """Refuse a flight of another form, if there was a description."""
-        if self.form is None:
+        if self.form is None or not _in_an_event_loop():
             return
         differing = [
             name
@@ -40,3 +42,11 @@ class Described:
         if differing:
             was, now = (", ".join(f"{name}={getattr(one, name)!r}" for name in differing) for one in (self.form, form))
             raise error(f"events with {now} cannot stand in a stream that was described with {was}. {advice}")
+
+
+def _in_an_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -179,7 +179,7 @@ def test_a_changed_layout_is_refused_at_kickoff_where_the_stream_was_declared(
     flyer.complete().wait(TIMEOUT)
     flyer.events, flyer.layout = "direct", "array"
     with pytest.raises(FlightRefused, match="collect the latest flight first"):
-        flyer.kickoff()
+        run_engine(bpp.run_wrapper(bps.kickoff(flyer, wait=True)))
     (page,) = flyer.collect_pages()
     assert len(page["time"]) == 11
     run_engine(flown_in_a_declared_stream(flyer, "array", "array"))
@@ -234,6 +234,18 @@ def test_a_run_of_its_own_may_have_another_form(
             setattr(flyer, option, value)
         run_engine(bp.fly([flyer]))
     assert sum(name == "event_page" for name, _ in documents) == 2
+
+
+@pytest.mark.parametrize("describe", ["nested", "flat"])
+def test_by_hand_no_description_counts(make_flyer: MakeFlyer, describe: str) -> None:
+    """That of an earlier run, say: nobody goes by it."""
+    flyer = make_flyer(describe=describe)
+    flyer.describe_collect()
+    flyer.layout = "array"
+    flyer.kickoff().wait(TIMEOUT)
+    flyer.complete().wait(TIMEOUT)
+    (page,) = flyer.collect_pages()
+    assert "ifly_xArr_nord" in page["data"]
 
 
 def test_what_changes_no_form_can_be_changed_in_a_run(

@@ -659,7 +659,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def test_stale_arrays_pass_with_a_warning(make: Make, caplog: pytest.LogCaptureFixture) -> None:
-    flyer = make(fresh_timeout=0, on_stale="warn")
+    flyer = make(fresh_timeout=0, on_stale="warn", time_array=None)  # old times are told of, too
     land_without_arrays(flyer)
     flyer.complete().wait(TIMEOUT)
     assert collected(flyer)["ifly_xArr"] == OLD.tolist()
