@@ -1,11 +1,8 @@
-"""What is EPICS' own and no control layer's: its epoch, its alarms in words, its texts."""
+"""What is EPICS' own and no control layer's: its alarms in words."""
 
 from __future__ import annotations
 
-from ..engine.ports import BUSY, NEVER, Reading
-
-EPICS_EPOCH = NEVER
-"""What stamps count from (1990-01-01), seconds of the POSIX epoch; a record that was never processed has it."""
+from ..engine.ports import BUSY, Reading
 
 LINK_ALARM = 14
 
@@ -26,11 +23,3 @@ def why_not_taken(value: int, reading: Reading | None, refusal: str | None = Non
     says = "Busy" if reading.value == BUSY else str(reading.value)
     why = f"it refused the put ({refusal})" if refusal else "was the put refused (DISP, or access security)?"
     return f"the record still says {says}: {why}"
-
-
-def decoded(text: bytes) -> str:
-    """Decode what a record holds, such as units: UTF-8, else Latin-1."""
-    try:
-        return text.decode()
-    except UnicodeDecodeError:
-        return text.decode("latin-1")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from ophyd import Device, Signal
 from ophyd.device import Staged
+from ophyd.signal import EpicsSignalBase
 
 # isort: split
 from epics import ca
@@ -26,6 +28,19 @@ def read_pv(signal: Signal | None) -> Any:
 def reads_strings(signal: Signal) -> bool:
     """Whether the signal was made with ``string=True``."""
     return bool(getattr(signal, "_string", False))
+
+
+@contextmanager
+def asked_afresh(signal: EpicsSignalBase) -> Iterator[None]:
+    """Let the signal's own ``get`` ask the PV meanwhile, though it is monitored."""
+    monitored = bool(signal._auto_monitor) and bool(signal._monitors[signal.pvname])  # else it may be about to begin
+    if monitored:
+        signal._auto_monitor = False
+    try:
+        yield
+    finally:
+        if monitored:
+            signal._auto_monitor = True
 
 
 def is_staged(device: Device) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,11 @@ from ophyd.utils import DisconnectedError, ReadOnlyError
 from epics import ca
 
 from ..engine.ports import BUSY, DONE, BusyListener, Put, Reading
+from ..engine.text import decoded
 from ..engine.worker import Worker
 from .choice import name_of, no_busy
 from .epics import alarm_text
-from .private_names import read_pv
+from .private_names import asked_afresh, read_pv
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +124,7 @@ class BusyBySignal(BySignal):
 
 
 class Reader:
-    """Reads a signal afresh, with the stamp of that very read.
+    """Reads a PV afresh, with the stamp of that very read.
 
     An EPICS signal that somebody monitors keeps the stamp of its latest event. So another one without monitor reads
     it, which is made when the first is connected.
@@ -130,15 +132,15 @@ class Reader:
     Parameters
     ----------
     signal : Signal
-    as_string : bool
+    string : bool
         Whether to read an enum or characters as a string.
     whole : bool
         Whether all elements of an array are needed.
     """
 
-    def __init__(self, signal: Signal, *, as_string: bool = False, whole: bool = False) -> None:
+    def __init__(self, signal: Signal, *, string: bool = False, whole: bool = False) -> None:
         self._signal = signal
-        self._as_string = as_string
+        self._string = string
         self._whole = whole
         self._afresh: Signal | None = None
 
@@ -146,13 +148,20 @@ class Reader:
         """Value, stamp and metadata; raises what the control layer raises."""
         signal = self._signal
         if not isinstance(signal, EpicsSignalBase):
-            return signal.get(as_string=self._as_string), signal.timestamp, signal.metadata
+            return signal.get(as_string=self._string), signal.timestamp, signal.metadata
         if self._afresh is None:
             signal.wait_for_connection()
-            self._afresh = EpicsSignalRO(signal.pvname, name=f"{signal.name}_reader", auto_monitor=False)
+            self._afresh = EpicsSignalRO(
+                signal.pvname,
+                name=f"{signal.name}_reader",
+                string=self._string,
+                auto_monitor=False,
+                timeout=signal.timeout,
+                connection_timeout=signal.connection_timeout,
+            )
         if self._whole and signal.cl.name == "pyepics":
             return _all_elements(self._afresh)
-        value = self._afresh.get(as_string=self._as_string, use_monitor=False)
+        value = self._afresh.get(use_monitor=False)
         return value, self._afresh.timestamp, self._afresh.metadata
 
 
@@ -166,6 +175,46 @@ def _all_elements(signal: EpicsSignalRO) -> tuple[Any, float, dict[str, Any]]:
     if said is None:
         raise TimeoutError(f"{signal.pvname} did not answer within {signal.timeout} s")
     return said["value"], said["timestamp"], said
+
+
+def reads_in_its_own_way(signal: Signal) -> bool:
+    """Whether something else than ophyd's reading of a PV makes its value or its stamp."""
+    names = ("get", "read", "timestamp")
+    return any(getattr(type(signal), name) is not getattr(EpicsSignalBase, name) for name in names)
+
+
+def reader_of(signal: Signal, *, string: bool = False, whole: bool = False) -> Callable[[], tuple[Any, float]]:
+    """What gives value and stamp of a signal, asked afresh, as its own ``read()`` does; see `Reader`."""
+    if reads_in_its_own_way(signal):
+        return partial(_own_reading, signal)
+    reader = Reader(signal, string=string, whole=whole)
+    return lambda: reader.get()[:2]
+
+
+def _own_reading(signal: Signal) -> tuple[Any, float]:
+    source = signal
+    while hasattr(source, "derived_from"):
+        source = source.derived_from
+    if isinstance(source, EpicsSignalBase):
+        source.wait_for_connection()
+        with asked_afresh(source):
+            reading = signal.read()
+    else:
+        reading = signal.read()
+    return reading[signal.name]["value"], reading[signal.name]["timestamp"]
+
+
+def units_of(signal: Signal, told: str | None) -> str | None:
+    """The units of its record, where pyepics has told them: it guesses an encoding where they are not in UTF-8."""
+    if not isinstance(signal, EpicsSignalBase) or told is None or told.isascii():
+        return told
+    record, _, _ = signal.pvname.partition(".")
+    try:  # as numbers, which nobody decodes
+        characters = EpicsSignalRO(f"{record}.EGU$", name=f"{signal.name}_units").get()
+        return decoded(np.array(characters, np.uint8).tobytes())
+    except Exception as error:  # no record, or none with EGU
+        logger.info("the units of %s stay %r: %r", signal.pvname, told, error)
+        return told
 
 
 class BusyReader:

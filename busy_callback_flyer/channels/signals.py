@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import ophyd
 from ophyd import EpicsSignalRO
-from ophyd.signal import EpicsSignalBase, Signal
+from ophyd.signal import Signal
 
 # isort: split
 from epics import dbr
@@ -24,7 +24,16 @@ from ..engine.ports import ArrayReading, BusyListener, Confirmed, Put, PutAnswer
 from ..engine.worker import Worker
 from .epics import why_not_taken
 from .private_names import read_pv, reads_strings
-from .signal_reader import AskedBySignal, BusyBySignal, BySignal, Reader, put_anew, put_that_raised
+from .signal_reader import (
+    AskedBySignal,
+    BusyBySignal,
+    BySignal,
+    put_anew,
+    put_that_raised,
+    reader_of,
+    reads_in_its_own_way,
+    units_of,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -247,9 +256,9 @@ class SignalArray(AskedBySignal):
         super().__init__(signal)
         self.problem: str | None = None
         self._worker = worker
-        self._reader = Reader(signal, whole=True)
+        self._read = reader_of(signal, whole=True)
         self._text = text
-        self._nord = nord if isinstance(signal, EpicsSignalBase) else None
+        self._nord = None if reads_in_its_own_way(signal) else nord
         self._known: tuple[int, np.dtype[Any]] | None = None  # connections, and the type as it was read then
 
     @property
@@ -272,7 +281,8 @@ class SignalArray(AskedBySignal):
     @property
     def description(self) -> dict[str, Any]:
         """Source, and as its record has them units, precision and control limits."""
-        return dict(self._signal.describe()[self._signal.name])
+        description = dict(self._signal.describe()[self._signal.name])
+        return description | {"units": units_of(self._signal, description.get("units"))}
 
     def wait_ready(self, timeout: float | None) -> bool:
         """Wait until it is connected and was looked at; whether it is."""
@@ -289,7 +299,7 @@ class SignalArray(AskedBySignal):
     def _ask(self) -> ArrayReading:
         connections = self.connections
         for _ in range(LENGTH_TRIES):
-            value, stamp, _ = self._reader.get()
+            value, stamp = self._read()
             nord = self._nord if getattr(read_pv(self._nord), "connected", False) else None
             if self._text and isinstance(value, str):
                 value, nord = np.frombuffer(value.encode(), np.uint8), None
@@ -310,7 +320,7 @@ class SignalArray(AskedBySignal):
     def _own_dtype(self) -> np.dtype[Any] | None:
         """The PV's, where pyepics tells: of a single element it makes a number of Python's own."""
         field_type = getattr(read_pv(self._signal), "ftype", None)
-        if field_type is None or ophyd.get_cl().name != "pyepics":
+        if field_type is None or ophyd.get_cl().name != "pyepics" or reads_in_its_own_way(self._signal):
             return None
         native = dbr.native_type(field_type)
         return None if native in (dbr.STRING, dbr.ENUM) else np.dtype(dbr.Map[native])
@@ -322,7 +332,7 @@ class SignalValue(AskedBySignal):
     Parameters
     ----------
     signal : Signal
-        Of the value; ophyd reads and describes it.
+        Of the value: what its own ``read()`` and ``describe()`` say counts.
     worker : Worker
         The thread in which it is asked, and the answer given.
     """
@@ -330,11 +340,11 @@ class SignalValue(AskedBySignal):
     def __init__(self, signal: Signal, worker: Worker) -> None:
         super().__init__(signal)
         self._worker = worker
-        self._reader = Reader(signal, as_string=reads_strings(signal))
+        self._read = reader_of(signal, string=reads_strings(signal))
 
     @property
     def description(self) -> dict[str, Any]:
-        """ophyd's own."""
+        """The signal's own."""
         return dict(self._signal.describe()[self._signal.name])
 
     def fetch(self, answer: Callable[[ValueReading | str], None]) -> None:
@@ -342,8 +352,7 @@ class SignalValue(AskedBySignal):
         self._worker.ask(self._ask, answer)
 
     def _ask(self) -> ValueReading:
-        value, stamp, _ = self._reader.get()
-        return ValueReading(value, stamp)
+        return ValueReading(*self._read())
 
 
 class SignalCount(BySignal):

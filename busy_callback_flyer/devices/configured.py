@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, TypedDict
 
 from ophyd import Device
 
-from ..engine.options import Option
+from ..engine.options import Option, plain
 
 
 class DeviceArguments(TypedDict, total=False):
@@ -51,7 +51,7 @@ class Configured(Device):
     @property
     def options(self) -> dict[str, Any]:
         """The options as they are set now, by name."""
-        return {option.name: getattr(self, option.attribute) for option in self.OPTIONS.values()}
+        return {option.name: plain(getattr(self, option.attribute)) for option in self.OPTIONS.values()}
 
     def check_options(self) -> None:
         """Refuse options that nothing can be done with.
@@ -114,6 +114,13 @@ class Configured(Device):
     def settings(self) -> dict[str, Any]:
         """What stands in the configuration beside the components, by key."""
         return {f"{self.name}_{name}": value for name, value in self.options.items() if value is not None}
+
+    def _repr_info(self) -> Iterator[tuple[str, Any]]:
+        """What `repr` shows and `copy.copy` makes another one from: the options, too."""
+        yield from super()._repr_info()
+        for name, value in self.options.items():
+            if value != self.OPTIONS[name].default:
+                yield name, value
 
     def _set(self, options: Mapping[str, Any]) -> None:
         for name, value in options.items():

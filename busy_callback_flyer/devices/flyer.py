@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import logging
+import numbers
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from event_model import PartialEventPage
@@ -14,15 +15,18 @@ from ophyd import Component, Device, Signal
 from ..channels import private_names
 from ..channels.choice import name_of, state_of
 from ..channels.signal_reader import join_channel_access
-from ..engine.errors import FlightRefused
+from ..engine.errors import CollectError, FlightRefused
 from ..engine.flight import Flight
+from ..engine.form import Described
 from ..engine.options import OPTIONS, FlyerOptions, Options, numpydoc, signature
+from ..engine.ports import Channel
 from ..engine.replay import Replay
 from ..engine.timeline import Timeline
 from ..engine.worker import Worker
 from . import events
 from .configured import Configured, DeviceArguments
 from .events import FlightEvents
+from .left_over import refuse_left_overs
 from .one_flight import OneFlight
 from .records import BusyRecord, Waveform
 from .status import FlightStatus
@@ -98,6 +102,10 @@ class BusyFlyer(Configured):
     puts after the kickoff may be served earlier than that: wait for Busy (`SUB_FLIGHT_BUSY`, or
     ``kickoff_finishes_on="busy"``) where the order matters.
 
+    The RunEngine asks for a description once a run, and tells no flyer when a run begins. A flight of another
+    `layout`, `array_length`, `stream_name` or `time_array` than was described is refused at kickoff with
+    ``describe="flat"``, where the stream was declared before it; else at collect, and its arrays are kept.
+
     Callbacks added to the status of `kickoff` run in libca's thread. They must not block
     there, and they must not make blocking Channel Access calls; a warning names those that do.
 
@@ -125,6 +133,7 @@ class BusyFlyer(Configured):
 
     def __init__(self, prefix: str = "", *, name: str, **options: Unpack[FlyerArguments]) -> None:
         super().__init__(prefix, name=name, **options)
+        self._refuse_times_in_a_text()
         self._gone = False
         self._checked: tuple[dict[str, Any], Options] | None = None
         self._replay = Replay()
@@ -133,17 +142,14 @@ class BusyFlyer(Configured):
         self._events = FlightEvents(self, self._subscribers)
         self._teller = Worker(f"{self.name} failures", join_channel_access)
         self._wiring = Wiring(self, self.OPEN_BUSY, self._teller)
+        self._described = Described()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         shadowed = [attr for attr in cls.component_names if attr in cls.OPTIONS]
         if shadowed:
             raise TypeError(f"{cls.__name__}.{shadowed[0]} is an option of BusyFlyer: give this component another name")
-        if hasattr(cls, "collect") and cls.collect_pages is BusyFlyer.collect_pages:
-            raise TypeError(
-                f"{cls.__name__}.collect would never be called: delete it, and describe_collect with it. "
-                "BusyFlyer.collect_pages emits every Waveform component by itself."
-            )
+        refuse_left_overs(cls, BusyFlyer)
 
     # bluesky's verbs
 
@@ -163,7 +169,7 @@ class BusyFlyer(Configured):
         RuntimeError
             A flight is in progress, or the flyer was destroyed.
         FlightRefused
-            A PV is not of the kind that is needed.
+            A PV is not of the kind that is needed; or a stream was declared for events of another form.
         ValueError
             An option was set to what no flight can be flown with.
         """
@@ -176,6 +182,10 @@ class BusyFlyer(Configured):
         if earlier is not None and self.flying:
             raise RuntimeError(f"{self.name} is flying already ({earlier.flight.state.value}): stop() ends it")
         options = self.flight_options()
+        if options.describe == "flat":
+            advice = "Set the options before declare_stream" + ", and collect the latest flight first" * self.kept
+            form = self._wiring.collector.form(options, self._wiring.values(None))
+            self._described.refuse_other(form, FlightRefused, f"{advice}: {self.name} was not kicked off")
         if options.events != self._wiring.events:
             self._rewire()
         self.refuse_unusable()
@@ -231,10 +241,23 @@ class BusyFlyer(Configured):
 
         Layout "rows": a number a point. Layout "array": arrays of the declared length, and how
         many of their elements count. A flight that was not collected yet is described as it was flown.
+        Waits for columns that were never connected, as long as a Device waits.
+
+        Raises
+        ------
+        TimeoutError
+            Names the PVs that are missing.
+        FlightRefused
+            A PV holds no numbers.
         """
-        one = self._latest
+        one, collector = self._latest, self._wiring.collector
         options = self.flight_options() if one is None or one.known_to_be_over else one.flight.options
-        keys = self._wiring.collector.describe(options, self._wiring.values(None))
+        channels = [spec.channel for spec in collector.arrays]
+        unknown = [channel for channel in channels if not channel.ready and channel.dtype is None]
+        self._wait_ready(unknown, self.connection_timeout, time.monotonic())
+        values = self._wiring.values(None)
+        keys = collector.describe(options, values)
+        self._described.form = collector.form(options, values)
         return keys if options.describe == "flat" else {options.stream_name or self.name: keys}
 
     def collect_pages(self) -> Iterator[PartialEventPage]:
@@ -260,6 +283,10 @@ class BusyFlyer(Configured):
             self._collected_in_flight(one, paused)
         if not flight.finished:
             return
+        if one.kept:
+            form = one.collector.form(flight.options, one.values)
+            advice = f"The arrays are kept: busy_callback_flyer.plans.recover({self.name}) files them in another run"
+            self._described.refuse_other(form, CollectError, advice)
         data = one.outcome.take(COLLECT_TIMEOUT)
         if data is not None and data.points:
             yield from one.collector.pages(data, flight.timeline, flight.options)
@@ -410,6 +437,7 @@ class BusyFlyer(Configured):
         given = self.options
         if self._checked is None or self._checked[0] != given:
             self.check_options()
+            self._refuse_times_in_a_text()
             self._checked = given, Options(**cast(FlyerOptions, given))
         return self._checked[1]
 
@@ -435,17 +463,11 @@ class BusyFlyer(Configured):
         FlightRefused
             A PV is connected but not of the kind that is needed.
         """
-        if timeout is not None and not isinstance(timeout, int | float):
+        if timeout is not None and not isinstance(timeout, numbers.Real):
             timeout = self.connection_timeout
-        deadline = None if timeout is None else time.monotonic() + timeout
+        since = time.monotonic()
         super().wait_for_connection(all_signals=all_signals, timeout=timeout)
-        channels = self._wiring.channels
-        for channel in channels:
-            channel.wait_ready(None if deadline is None else max(0.0, deadline - time.monotonic()))
-        self.refuse_unusable()
-        missing = ", ".join(channel.pv for channel in channels if not channel.ready)
-        if missing:
-            raise TimeoutError(f"{self.name}: not connected within {timeout} s: {missing}")
+        self._wait_ready(self._wiring.channels, timeout, since)
 
     def destroy(self) -> None:
         """End the flight in progress, and release the channels; no other flight can be kicked off."""
@@ -469,6 +491,19 @@ class BusyFlyer(Configured):
         self._wiring = Wiring(self, self.OPEN_BUSY, self._teller)
         if taxi is not None:
             self._wiring.driver.taxi, taxi.driver = taxi, self._wiring.drivers[1]
+
+    def _refuse_times_in_a_text(self) -> None:
+        """Only the component itself knows, so it has to be there."""
+        if self.time_array is not None and getattr(self, self.time_array).string:
+            raise ValueError(f"time_array={self.time_array!r}: must be None or a column of numbers, and this is a text")
+
+    def _wait_ready(self, channels: Sequence[Channel], timeout: float | None, since: float) -> None:
+        for channel in channels:
+            channel.wait_ready(None if timeout is None else max(0.0, since + timeout - time.monotonic()))
+        self.refuse_unusable()
+        missing = ", ".join(channel.pv for channel in channels if not channel.ready)
+        if missing:
+            raise TimeoutError(f"{self.name}: not connected within {timeout} s: {missing}")
 
     def _end_flight(self, why: str) -> None:
         self._wiring.driver.abort(why)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterator
 from typing import Any
 
 from ophyd import Component, Device, EpicsSignal, EpicsSignalRO
@@ -69,3 +70,10 @@ class Waveform(Device):
         self.units = units
         self.string = string
         super().__init__(prefix, **kwargs)
+
+    def _repr_info(self) -> Iterator[tuple[str, Any]]:
+        """What `repr` shows and `copy.copy` makes another one from."""
+        yield from super()._repr_info()
+        for name, default in (("fresh", None), ("units", None), ("string", False)):
+            if getattr(self, name) != default:
+                yield name, getattr(self, name)

@@ -11,7 +11,7 @@ from ophyd import Signal
 
 from ..channels.ca import CAArray, CABusy, CACount
 from ..channels.choice import name_of, why_not_direct
-from ..channels.signal_reader import join_channel_access
+from ..channels.signal_reader import join_channel_access, reads_in_its_own_way
 from ..channels.signals import SignalArray, SignalBusy, SignalCount, SignalValue
 from ..engine.collector import ArraySpec, Collector, ValueSpec
 from ..engine.driver import FlightDriver
@@ -57,7 +57,7 @@ class Wiring:
         self.flyer = flyer
         waveforms = {attr: getattr(flyer, attr) for attr in column_names(type(flyer))}
         states = flyer.busy_states
-        self.direct = self._is_direct([*states, *(waveform.wave for waveform in waveforms.values())])
+        self.direct = self._is_direct(states, [waveform.wave for waveform in waveforms.values()])
         self.worker = Worker(f"{flyer.name} {'values' if self.direct else 'signals'}", join_channel_access)
         self._arrays = {attr: self._open_array(waveform) for attr, waveform in waveforms.items()}
         self._values: dict[str, SignalValue] = {}
@@ -132,10 +132,11 @@ class Wiring:
             value.close()
         self.worker.stop(STOP_TIMEOUT)
 
-    def _is_direct(self, signals: Sequence[Signal]) -> bool:
+    def _is_direct(self, states: Sequence[Signal], waves: Sequence[Signal]) -> bool:
         if self.events == "ophyd":
             return False
-        reason = why_not_direct(signals)
+        own = [f"{wave.name} has a get or read of its own" for wave in waves if reads_in_its_own_way(wave)]
+        reason = why_not_direct([*states, *waves]) or next(iter(own), None)
         if reason is not None:
             logger.warning("%s cannot have its events directly (%s): it takes ophyd's", self.flyer.name, reason)
         return reason is None

@@ -16,6 +16,7 @@ from event_model import DataKey, PartialEventPage
 from .deadlines import Alarm
 from .errors import CollectError, FlightRefused, RaggedArrayError, StaleArrayError
 from .flight import Flight
+from .form import Form
 from .freshness import Ground, NotFresh, Written, served_elsewhere
 from .options import Options
 from .pages import (
@@ -33,7 +34,9 @@ from .pages import (
     truncated,
 )
 from .ports import ArrayChannel, ArrayReading, BusyChannel, Reading, ValueChannel, ValueReading
+from .text import decoded
 from .timeline import Timeline
+from .times import doubt
 
 logger = logging.getLogger(__name__)
 
@@ -160,6 +163,17 @@ class Collector:
                 keys[f"{spec.key}_nord"] = nord_key(description["source"])
         return keys | {value.key: cast(DataKey, value.channel.description) for value in values if value.emitted}
 
+    def form(self, options: Options, values: Sequence[ValueSpec]) -> Form:
+        """What a description of such a flight fixes for all flights of a run."""
+        keys = [spec.key for spec in self.arrays] + [value.key for value in values if value.emitted]
+        return Form(
+            None if options.describe == "flat" else options.stream_name or self.name,
+            options.layout,
+            options.array_length if options.layout == "array" else None,
+            options.time_array,
+            tuple(sorted(keys)),
+        )
+
     def ground(self, points: str | None, values: Sequence[ValueSpec]) -> Ground:
         """What will tell whether the columns were written since the put; `points` names the value that counts them."""
         arrays = {spec.attr: spec.channel for spec in self.arrays if spec.fresh}
@@ -178,6 +192,9 @@ class Collector:
         columns, scalars = data
         time_key = next((spec.key for spec in self.arrays if spec.attr == options.time_array), None)
         times = point_times(columns, time_key, options.time_origin, t0=t0, done=done)
+        for column in columns:
+            if column.key == time_key and (why := doubt(column.values, options.time_origin, timeline)) is not None:
+                logger.warning("%s, %s: %s", self.name, column.pv, why)
         if options.layout == "array":
             lengths = self.declared_lengths(options)
             yield array_page(columns, time_key, times, lengths, t0=t0, done=done, scalars=scalars)
@@ -387,7 +404,7 @@ def _text(column: Column) -> str:
         raise CollectError(
             f"{column.pv} is no text: it holds {column.values.dtype}, and characters (FTVL CHAR) are needed"
         )
-    return column.values.tobytes().split(b"\0")[0].decode("utf-8", "replace")
+    return decoded(column.values.tobytes())
 
 
 def _plain(value: Any) -> Any:

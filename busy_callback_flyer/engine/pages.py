@@ -11,6 +11,7 @@ import numpy as np
 from event_model import DataKey, PartialEventPage
 
 from .errors import CollectError, RaggedArrayError
+from .ports import EPICS_EPOCH
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +117,7 @@ def _lengths(columns: Sequence[Column]) -> str:
 def point_times(
     columns: Sequence[Column],
     time_key: str | None,
-    origin: Literal["absolute", "relative"],
+    origin: Literal["absolute", "relative", "epics"],
     *,
     t0: float,
     done: float,
@@ -129,8 +130,8 @@ def point_times(
         Of equal length. If there are none, it is one point.
     time_key : str or None
         Key of the column that holds the times; None: there is none, and `done` stands for all.
-    origin : {"absolute", "relative"}
-        Whether that column counts from the epoch or from `t0`.
+    origin : {"absolute", "relative", "epics"}
+        Whether that column counts from the POSIX epoch, from `t0`, or from the EPICS epoch.
     t0, done : float
         Begin and end of the flight, seconds of the POSIX epoch.
 
@@ -141,7 +142,7 @@ def point_times(
     for column in columns:
         if column.key == time_key:
             times = column.values.astype(np.float64, copy=False)
-            return times + t0 if origin == "relative" else times
+            return times if origin == "absolute" else times + (t0 if origin == "relative" else EPICS_EPOCH)
     return np.full(len(columns[0].values) if columns else 1, done)
 
 

@@ -16,8 +16,8 @@ import numpy as np
 DONE, BUSY = 0, 1
 """The busy record's values. A site can rename its strings, so decisions are taken by these."""
 
-NEVER = 631152000.0
-"""Stamp of what was never processed or written, also after a restart: EPICS counts from 1990-01-01."""
+NEVER = EPICS_EPOCH = 631152000.0
+"""What EPICS counts from (1990-01-01): the stamp of what was never processed or written, also after a restart."""
 
 
 class Put(enum.Enum):

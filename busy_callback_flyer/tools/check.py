@@ -21,12 +21,11 @@ from ophyd.signal import EpicsSignalBase
 import epics
 
 from ..channels.choice import state_of
-from ..channels.epics import EPICS_EPOCH
 from ..devices.flyer import BusyFlyer
 from ..devices.taxi import TaxiFlyer
 from ..devices.wiring import column_names
 from ..engine.errors import FlightError
-from ..engine.ports import BUSY
+from ..engine.ports import BUSY, EPICS_EPOCH
 from ..engine.timeline import Timeline
 
 __all__ = ["Finding", "Mark", "Report", "check"]

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from busy_callback_flyer.channels.epics import EPICS_EPOCH, alarm_text
+from busy_callback_flyer.channels.epics import alarm_text
 from busy_callback_flyer.engine import flight as flight_module
 from busy_callback_flyer.engine.errors import FlightAborted, FlightError, FlightLost, FlightRefused, FlightTimeout
 from busy_callback_flyer.engine.flight import ANSWER_TIMEOUT, CALLBACK_GRACE, Flight, Order, State
 from busy_callback_flyer.engine.options import Options
-from busy_callback_flyer.engine.ports import BUSY, DONE, NEVER, Put, Reading
+from busy_callback_flyer.engine.ports import BUSY, DONE, EPICS_EPOCH, NEVER, Put, Reading
 from busy_callback_flyer.engine.timeline import STEPS, dated
 
 GROUND = Reading(DONE, 1000.0)

@@ -25,7 +25,6 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from busy_callback_flyer.channels.epics import EPICS_EPOCH
 from busy_callback_flyer.engine.errors import (
     FlightAborted,
     FlightError,
@@ -35,7 +34,7 @@ from busy_callback_flyer.engine.errors import (
 )
 from busy_callback_flyer.engine.flight import ANSWER_TIMEOUT, CALLBACK_GRACE, Flight, Order, Orders
 from busy_callback_flyer.engine.options import Options
-from busy_callback_flyer.engine.ports import BUSY, DONE, Put, Reading
+from busy_callback_flyer.engine.ports import BUSY, DONE, EPICS_EPOCH, Put, Reading
 
 PV = "prj:mybusy"
 CLOCK_OFFSET = 1.6e9  # far from every stamp of the IOC, so that the two clocks cannot be mixed up unseen

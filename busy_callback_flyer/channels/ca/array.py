@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from epics import dbr
 
-from ...engine.ports import ArrayReading
-from ..epics import EPICS_EPOCH, decoded
+from ...engine.ports import EPICS_EPOCH, ArrayReading
+from ...engine.text import decoded
 from .base import CAChannel, Handle
 from .library import EventArgs, Time, status_text
 

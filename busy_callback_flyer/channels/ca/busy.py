@@ -18,9 +18,9 @@ from typing import Any
 
 from epics import dbr
 
-from ...engine.ports import BUSY, DONE, BusyListener, Confirmed, Put, PutAnswer, Reading
+from ...engine.ports import BUSY, DONE, EPICS_EPOCH, BusyListener, Confirmed, Put, PutAnswer, Reading
 from ..choice import no_busy
-from ..epics import EPICS_EPOCH, alarm_text, why_not_taken
+from ..epics import alarm_text, why_not_taken
 from .base import CAChannel, Handle, listeners, nobody, numbers
 from .context import refusals
 from .library import DISCONNECTED, NORMAL, REFUSED, CtrlEnum, EventArgs, EventHandler, TimeLong, status_text
