@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ophyd import Device, Signal
+from ophyd import Device, Kind, Signal
 from ophyd.device import Staged
 
 # isort: split
@@ -31,6 +31,12 @@ def reads_strings(signal: Signal) -> bool:
 def is_staged(device: Device) -> bool:
     """Whether it is staged, or about to be."""
     return device._staged is not Staged.no
+
+
+def component_kind(device: Device, attr: str) -> Kind:
+    """Kind of one of its components, without making it where it is lazy."""
+    kind: Kind = device._get_kind(attr)
+    return kind
 
 
 def subscribers(device: Device, event: str) -> list[int]:
