@@ -39,6 +39,19 @@ def component_kind(device: Device, attr: str) -> Kind:
     return kind
 
 
+def copy_kinds(source: Device, target: Device) -> None:
+    """Give the components of a device the kinds that those of another one have; what is lazy is not made."""
+    for attr in source.component_names:
+        target._set_kind(attr, source._get_kind(attr))
+        if attr in source._signals and attr in target._signals and isinstance(source._signals[attr], Device):
+            copy_kinds(source._signals[attr], target._signals[attr])
+
+
+def arguments(device: Device) -> dict[str, Any]:
+    """Keyword arguments of another one like it."""
+    return dict(device._repr_info())
+
+
 def subscribers(device: Device, event: str) -> list[int]:
     """Tokens of those who are subscribed to an event now."""
     return list(device._callbacks[event])

@@ -55,6 +55,21 @@ def refuse_one_key_twice(flyer: type[Device]) -> None:
         raise TypeError(f"{flyer.__name__}: {' and '.join(twice)} have one data key: give one of them another name")
 
 
+def refuse_omitted_times(flyer: BusyFlyer) -> None:
+    """Refuse a column of times that is not collected.
+
+    Raises
+    ------
+    ValueError
+        It says why.
+    """
+    if flyer.time_array is not None and not is_collected(flyer, flyer.time_array):
+        raise ValueError(
+            f"time_array={flyer.time_array!r}: this column of {flyer.name} is not collected, as it is of kind omitted, "
+            "or part of what is. Set time_array=None, or give it another kind"
+        )
+
+
 def check_names(flyer: BusyFlyer) -> None:
     """Refuse options that name a component, and no component of theirs has that name.
 

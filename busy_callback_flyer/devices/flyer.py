@@ -22,7 +22,7 @@ from ..engine.replay import Replay
 from ..engine.timeline import Timeline
 from ..engine.worker import Worker
 from . import events
-from .columns import check_names, is_collected, is_hinted, refuse_one_key_twice
+from .columns import check_names, is_hinted, refuse_omitted_times, refuse_one_key_twice
 from .configured import Configured, DeviceArguments
 from .events import FlightEvents
 from .one_flight import OneFlight
@@ -131,7 +131,7 @@ class BusyFlyer(Configured):
 
     def __init__(self, prefix: str = "", *, name: str, **options: Unpack[FlyerArguments]) -> None:
         super().__init__(prefix, name=name, **options)
-        self._refuse_omitted_times()
+        refuse_omitted_times(self)
         self._gone = False
         self._read_last = False
         self._checked: tuple[dict[str, Any], Options] | None = None
@@ -424,7 +424,7 @@ class BusyFlyer(Configured):
         if self._checked is None or self._checked[0] != given:
             self.check_options()
             self._checked = given, Options(**cast(FlyerOptions, given))
-        self._refuse_omitted_times()  # a kind can be set at any time
+        refuse_omitted_times(self)  # a kind can be set at any time
         return self._checked[1]
 
     def refuse_unusable(self) -> None:
@@ -485,13 +485,6 @@ class BusyFlyer(Configured):
     def _emitted(self, one: OneFlight | None) -> tuple[Collector, Sequence[ValueSpec]]:
         """What collects a flight, or the next one, and the values beside it."""
         return (self._wiring.collector, self._wiring.values(None)) if one is None else (one.collector, one.values)
-
-    def _refuse_omitted_times(self) -> None:
-        if self.time_array is not None and not is_collected(self, self.time_array):
-            raise ValueError(
-                f"time_array={self.time_array!r}: this column of {self.name} is not collected, as it is of kind "
-                "omitted, or part of what is. Set time_array=None, or give it another kind"
-            )
 
     def _rewire(self) -> None:
         """Other channels, for another way of events."""

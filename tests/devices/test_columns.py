@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,7 @@ from ophyd import Component, Device, DynamicDeviceComponent, EpicsSignalRO, Sign
 from ophyd.sim import make_fake_device
 
 from busy_callback_flyer import BusyFlyer, RaggedArrayError, StaleArrayError, Waveform, make_flyer
+from busy_callback_flyer.devices.columns import collected_names
 
 from ..conftest import PREFIX
 
@@ -336,6 +338,20 @@ def test_times_that_are_omitted_are_refused(make_flyer: MakeFlyer, controller: C
             verb()
     flyer.time_array = None
     assert list(flown(flyer)) == ["ifly_xArr", "ifly_yArr"]
+
+
+@pytest.mark.parametrize("nest", [Component(Crate, ""), DynamicDeviceComponent(WAVES)])
+def test_a_copy_has_the_columns_and_their_kinds(nest: Component[Any]) -> None:
+    """ophyd's own copy leaves out what chance decides."""
+    parts = {f"part{number}": copy.deepcopy(nest) for number in range(4)}
+    flyer: Any = type("Nested", (BusyFlyer,), parts)(PREFIX, name="ifly")
+    flyer.part1.kind = flyer.yArr.kind = "omitted"
+    flyer.xArr.kind = "hinted"
+    columns = ["tArr", "xArr", "part0", "part2", "part3"]
+    copied = copy.copy(flyer)
+    assert collected_names(copied) == collected_names(flyer)
+    assert list(dict.fromkeys(name.split(".")[0] for name in collected_names(copied))) == columns
+    assert copied.hints == flyer.hints == {"fields": ["ifly_xArr"]}
 
 
 # Of kind hinted

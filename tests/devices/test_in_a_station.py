@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -143,8 +144,8 @@ def test_whatever_kind_it_is_given_it_is_flown_and_not_read(make: Make) -> None:
     assert station.hints["fields"] == list(station.read()) == ["station_current"]
     station.flyer.kind = "omitted"
     assert station.flyer.kind == Kind.omitted
-    alone = Measuring(PREFIX, name="ifly")
-    assert alone.kind == Kind.normal | Kind.config
+    alone = copy.copy(station.flyer)
+    assert alone.parent is None
     alone.kind = "hinted"
     assert alone.kind == Kind.hinted | Kind.config
 
