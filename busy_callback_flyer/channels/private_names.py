@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from ophyd import Device, Signal
+from ophyd import Device, Kind, Signal
 from ophyd.device import Staged
 from ophyd.signal import EpicsSignalBase
 
@@ -46,6 +46,25 @@ def asked_afresh(signal: EpicsSignalBase) -> Iterator[None]:
 def is_staged(device: Device) -> bool:
     """Whether it is staged, or about to be."""
     return device._staged is not Staged.no
+
+
+def component_kind(device: Device, attr: str) -> Kind:
+    """Kind of one of its components, without making it where it is lazy."""
+    kind: Kind = device._get_kind(attr)
+    return kind
+
+
+def copy_kinds(source: Device, target: Device) -> None:
+    """Give the components of a device the kinds that those of another one have; what is lazy is not made."""
+    for attr in source.component_names:
+        target._set_kind(attr, source._get_kind(attr))
+        if attr in source._signals and attr in target._signals and isinstance(source._signals[attr], Device):
+            copy_kinds(source._signals[attr], target._signals[attr])
+
+
+def arguments(device: Device) -> dict[str, Any]:
+    """Keyword arguments of another one like it."""
+    return dict(device._repr_info())
 
 
 def subscribers(device: Device, event: str) -> list[int]:

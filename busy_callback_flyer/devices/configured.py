@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 from ophyd import Device
 
+from ..channels import private_names
 from ..engine.options import Option, plain
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class DeviceArguments(TypedDict, total=False):
@@ -47,6 +51,19 @@ class Configured(Device):
         self.check_options()
         self._configured_at = time.time()
         super().__init__(prefix, name=name, **kwargs)
+
+    def __copy__(self) -> Self:
+        """Another one like it, and no component of its parent.
+
+        ophyd's own gives the new one `read_attrs` and `configuration_attrs`, in an order of chance: components of
+        components may become omitted by that.
+        """
+        arguments = private_names.arguments(self)
+        for told_by_kinds in ("read_attrs", "configuration_attrs", "parent"):
+            arguments.pop(told_by_kinds, None)
+        copied = type(self)(**arguments)
+        private_names.copy_kinds(self, copied)
+        return copied
 
     @property
     def options(self) -> dict[str, Any]:

@@ -10,11 +10,12 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from event_model import PartialEventPage
-from ophyd import Component, Device, Signal
+from ophyd import Component, Device, Kind, Signal
 
 from ..channels import private_names
 from ..channels.choice import name_of, state_of
 from ..channels.signal_reader import join_channel_access
+from ..engine.collector import Collector, ValueSpec
 from ..engine.errors import CollectError, FlightRefused
 from ..engine.flight import Flight
 from ..engine.form import Described
@@ -24,13 +25,14 @@ from ..engine.replay import Replay
 from ..engine.timeline import Timeline
 from ..engine.worker import Worker
 from . import events
+from .columns import check_names, is_hinted, refuse_omitted_times, refuse_one_key_twice
 from .configured import Configured, DeviceArguments
 from .events import FlightEvents
 from .left_over import refuse_left_overs
 from .one_flight import OneFlight
 from .records import BusyRecord, Waveform
 from .status import FlightStatus
-from .wiring import Wiring, column_names, open_busy
+from .wiring import Wiring, open_busy
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -62,8 +64,9 @@ class BusyFlyer(Configured):
     Then the controller's arrays are asked for, and `complete` ends when they are in hand
     and found to be this flight's.
 
-    Every `Waveform` component is a column with the data key ``{name}_{attribute}``.
-    Override, add or drop (``yArr = None``) components in a subclass, as with any Device.
+    Every `Waveform` component is a column with the data key ``{name}_{attribute}``, but those of kind
+    omitted. Override, add or drop (``yArr = None``) components in a subclass, as with any Device. In a
+    sub-device its name is dotted: ``time_array="detector.times"``, with the key ``{name}_detector_times``.
 
     Parameters
     ----------
@@ -91,6 +94,9 @@ class BusyFlyer(Configured):
     Done; so stage the flyer, or use `busy_callback_flyer.plans.fly`, which does. A flyer that
     was not staged is stopped where it can know: given up while the RunEngine was paused. Else
     the flight goes on, and a warning is logged.
+
+    A flyer that is a component of another device is flown, and not read: whatever kind it is given, it is of
+    kind config there, or omitted, so that reading the other device is no business of the flyer's.
 
     With ``events="ophyd"`` nobody tells what became of a put. A fresh read decides instead,
     and some things are harder to see: a refused put counts as flown if another client
@@ -133,8 +139,10 @@ class BusyFlyer(Configured):
 
     def __init__(self, prefix: str = "", *, name: str, **options: Unpack[FlyerArguments]) -> None:
         super().__init__(prefix, name=name, **options)
+        refuse_omitted_times(self)
         self._refuse_times_in_a_text()
         self._gone = False
+        self._read_last = False
         self._checked: tuple[dict[str, Any], Options] | None = None
         self._replay = Replay()
         self._subscribers = Worker(f"{self.name} subscribers", join_channel_access)
@@ -150,6 +158,7 @@ class BusyFlyer(Configured):
         if shadowed:
             raise TypeError(f"{cls.__name__}.{shadowed[0]} is an option of BusyFlyer: give this component another name")
         refuse_left_overs(cls, BusyFlyer)
+        refuse_one_key_twice(cls)
 
     # bluesky's verbs
 
@@ -236,6 +245,11 @@ class BusyFlyer(Configured):
             one.notify(status)
         return status
 
+    def describe(self) -> Any:
+        """Describe what `read` reads, which is no flight; until the next `describe_collect`, `hints` are of that."""
+        self._read_last = True
+        return super().describe()
+
     def describe_collect(self) -> dict[str, Any]:
         """Describe what `collect_pages` yields, in the form that `describe` asks for.
 
@@ -250,15 +264,16 @@ class BusyFlyer(Configured):
         FlightRefused
             A PV holds no numbers.
         """
-        one, collector = self._latest, self._wiring.collector
-        options = self.flight_options() if one is None or one.known_to_be_over else one.flight.options
+        self._read_last = False
+        one = self._uncollected
+        options = self.flight_options() if one is None else one.flight.options
+        collector, values = self._emitted(one)
         channels = [spec.channel for spec in collector.arrays]
         unknown = [channel for channel in channels if not channel.ready and channel.dtype is None]
         self._wait_ready(unknown, self.connection_timeout, time.monotonic())
-        values = self._wiring.values(None)
         keys = collector.describe(options, values)
         self._described.form = collector.form(options, values)
-        return keys if options.describe == "flat" else {options.stream_name or self.name: keys}
+        return keys if options.describe == "flat" else {options.stream_name or collector.name: keys}
 
     def collect_pages(self) -> Iterator[PartialEventPage]:
         """Yield the flight's arrays as event pages, once; an event a point.
@@ -375,10 +390,31 @@ class BusyFlyer(Configured):
         one.outcome.offer_again(COLLECT_TIMEOUT)
 
     @property
+    def kind(self) -> Kind:
+        """What it is to its parent: of kind config at most, as it is flown, and not read."""
+        kind: Kind = super().kind
+        return kind if self.parent is None else kind & ~Kind.hinted
+
+    @kind.setter
+    def kind(self, kind: Kind | str | int) -> None:
+        Device.kind.fset(self, kind)
+
+    @property
     def hints(self) -> dict[str, Any]:
-        """The columns, the one of times excepted."""
-        numbers = self._wiring.collector.numbers
-        return {"fields": [key for attr, key in numbers.items() if attr != self.time_array]}
+        """The columns and the values of kind hinted; where no column is, all but texts and the times.
+
+        Where the flyer is read like any device (`describe` came last), ophyd's own: of what `read` gives.
+        """
+        read: dict[str, Any] = super().hints
+        if self._read_last:
+            return read
+        one = self._uncollected
+        collector, values = self._emitted(one)
+        time_array = self.time_array if one is None else one.flight.options.time_array
+        hinted = [spec.key for spec in collector.arrays if is_hinted(getattr(self, spec.attr))]
+        columns = hinted or [key for attr, key in collector.numbers.items() if attr != time_array]
+        emitted = [value.key for value in values if value.emitted]
+        return {"fields": columns + [key for key in read["fields"] if key in emitted]}
 
     @property
     def plot_md(self) -> dict[str, Any]:
@@ -411,26 +447,7 @@ class BusyFlyer(Configured):
             It names the option.
         """
         super().check_options()
-        columns = column_names(type(self))
-        if self.time_array is not None and self.time_array not in columns:
-            raise ValueError(
-                f"time_array={self.time_array!r}: must be None or the name of a Waveform component "
-                f"({', '.join(columns)})"
-            )
-        if self.points is not None and not (columns and _is_signal(type(self), self.points)):
-            raise ValueError(
-                f"points={self.points!r}: must be None or the name of a component that is a signal, beside arrays"
-            )
-        if self.progress is not None and self.progress not in columns and not _is_signal(type(self), self.progress):
-            raise ValueError(
-                f"progress={self.progress!r}: must be None or the name of a component, a signal or a column"
-            )
-        if self.expected_points is not None and self.progress is None and self.time_array is None:
-            raise ValueError("expected_points is of no use without progress, the name of what counts points")
-        for option in ("expected_points", "expected_time"):
-            value = getattr(self, option)
-            if isinstance(value, str) and not _is_signal(type(self), value):
-                raise ValueError(f"{option}={value!r}: must be None, a number above 0, or the name of a signal")
+        check_names(self)
 
     def flight_options(self) -> Options:
         """The options as they are set now, checked, for a flight; see `check_options`."""
@@ -439,6 +456,7 @@ class BusyFlyer(Configured):
             self.check_options()
             self._refuse_times_in_a_text()
             self._checked = given, Options(**cast(FlyerOptions, given))
+        refuse_omitted_times(self)  # a kind can be set at any time
         return self._checked[1]
 
     def refuse_unusable(self) -> None:
@@ -484,6 +502,16 @@ class BusyFlyer(Configured):
     def _latest(self) -> OneFlight | None:
         return cast("OneFlight | None", self._wiring.driver.observer)
 
+    @property
+    def _uncollected(self) -> OneFlight | None:
+        """The latest flight, unless the plan knows that it is over."""
+        one = self._latest
+        return None if one is None or one.known_to_be_over else one
+
+    def _emitted(self, one: OneFlight | None) -> tuple[Collector, Sequence[ValueSpec]]:
+        """What collects a flight, or the next one, and the values beside it."""
+        return (self._wiring.collector, self._wiring.values(None)) if one is None else (one.collector, one.values)
+
     def _rewire(self) -> None:
         """Other channels, for another way of events."""
         taxi = self._wiring.driver.taxi
@@ -523,12 +551,6 @@ class BusyFlyer(Configured):
                 self.name,
                 one.flight.pv,
             )
-
-
-def _is_signal(device: type[Device], name: object) -> bool:
-    """Whether a component of that name is a signal."""
-    component = getattr(device, name, None) if isinstance(name, str) else None
-    return issubclass(getattr(component, "cls", object), Signal)
 
 
 BusyFlyer.__doc__ = (BusyFlyer.__doc__ or "").replace("    {options}", numpydoc(OPTIONS.values()))

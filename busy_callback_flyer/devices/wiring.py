@@ -19,6 +19,7 @@ from ..engine.flight import Flight
 from ..engine.ports import ArrayChannel, BusyChannel, BusyListener, CountChannel
 from ..engine.progress import Progress
 from ..engine.worker import Worker
+from .columns import column_names, is_collected
 from .records import Waveform
 
 if TYPE_CHECKING:
@@ -55,11 +56,12 @@ class Wiring:
     def __init__(self, flyer: BusyFlyer, open_busy: OpenBusy, teller: Worker) -> None:
         self.events = flyer.events
         self.flyer = flyer
-        waveforms = {attr: getattr(flyer, attr) for attr in column_names(type(flyer))}
+        self._columns = column_names(type(flyer))
+        waves = [getattr(flyer, f"{attr}.wave") for attr in self._collected()]
         states = flyer.busy_states
-        self.direct = self._is_direct(states, [waveform.wave for waveform in waveforms.values()])
+        self.direct = self._is_direct(states, waves)
         self.worker = Worker(f"{flyer.name} {'values' if self.direct else 'signals'}", join_channel_access)
-        self._arrays = {attr: self._open_array(waveform) for attr, waveform in waveforms.items()}
+        self._arrays: dict[str, ArrayChannel] = {}
         self._values: dict[str, SignalValue] = {}
         self.drivers = [FlightDriver(flyer.name, partial(open_busy, self, state), teller) for state in states]
         self.driver = self.drivers[0]
@@ -67,20 +69,21 @@ class Wiring:
 
     @property
     def collector(self) -> Collector:
-        """Collects the columns, by the flyer's name of now."""
-        if self._collector.name != self.flyer.name:
+        """Collects the columns, by the flyer's name and their kinds of now."""
+        collector = self._collector
+        if collector.name != self.flyer.name or collector.attrs != self._collected():
             self._collector = self._collect()
         return self._collector
 
     @property
     def channels(self) -> list[ArrayChannel | BusyChannel]:
-        """All but those to values."""
-        return [*self._arrays.values(), *(driver.channel for driver in self.drivers)]
+        """All that a flight of now needs but those to values."""
+        return [*(spec.channel for spec in self.collector.arrays), *(driver.channel for driver in self.drivers)]
 
     def values(self, points: str | None) -> Sequence[ValueSpec]:
         """What is read once a flight, and what counts the points. A lazy component connects here, and may wait."""
         flyer, states = self.flyer, self.flyer.busy_states
-        signals = {attr: getattr(flyer, attr) for attr in flyer.read_attrs if attr.split(".")[0] not in self._arrays}
+        signals = {attr: getattr(flyer, attr) for attr in flyer.read_attrs if not self._is_of_column(attr)}
         emitted = [
             attr
             for attr, signal in signals.items()
@@ -135,19 +138,31 @@ class Wiring:
     def _is_direct(self, states: Sequence[Signal], waves: Sequence[Signal]) -> bool:
         if self.events == "ophyd":
             return False
-        own = [f"{wave.name} has a get or read of its own" for wave in waves if reads_in_its_own_way(wave)]
-        reason = why_not_direct([*states, *waves]) or next(iter(own), None)
+        reason = self._why_not_direct(states, waves)
         if reason is not None:
             logger.warning("%s cannot have its events directly (%s): it takes ophyd's", self.flyer.name, reason)
         return reason is None
 
+    @staticmethod
+    def _why_not_direct(states: Sequence[Signal], waves: Sequence[Signal]) -> str | None:
+        own = [f"{wave.name} has a get or read of its own" for wave in waves if reads_in_its_own_way(wave)]
+        return why_not_direct([*states, *waves]) or next(iter(own), None)
+
     def _collect(self) -> Collector:
-        name, waveforms = self.flyer.name, [(attr, getattr(self.flyer, attr)) for attr in self._arrays]
-        specs = [
-            ArraySpec(attr, f"{name}_{attr}", self._arrays[attr], waveform.fresh, waveform.units, waveform.string)
-            for attr, waveform in waveforms
-        ]
+        name, specs = self.flyer.name, []
+        for attr in self._collected():
+            waveform = getattr(self.flyer, attr)
+            channel = self._arrays.get(attr) or self._arrays.setdefault(attr, self._open_array(waveform))
+            key = f"{name}_{attr.replace('.', '_')}"
+            specs.append(ArraySpec(attr, key, channel, waveform.fresh, waveform.units, waveform.string))
         return Collector(name, specs, self.driver.channel)
+
+    def _collected(self) -> list[str]:
+        """Names of the columns whose kind is not omitted now."""
+        return [attr for attr in self._columns if is_collected(self.flyer, attr)]
+
+    def _is_of_column(self, attr: str) -> bool:
+        return any(attr == column or attr.startswith(f"{column}.") for column in self._columns)
 
     def _value(self, attr: str, *, emitted: bool) -> ValueSpec:
         signal = getattr(self.flyer, attr)
@@ -156,12 +171,7 @@ class Wiring:
         return ValueSpec(attr, signal.name, self._values[attr], emitted)
 
     def _open_array(self, waveform: Waveform) -> ArrayChannel:
-        if self.direct:
+        if self.direct and self._why_not_direct([], [waveform.wave]) is None:  # others may be collected since
             return CAArray(waveform.wave.pvname, text=waveform.string)
         nord = getattr(waveform, "number_read", None)
         return SignalArray(waveform.wave, self.worker, nord, text=waveform.string)
-
-
-def column_names(flyer: type[BusyFlyer]) -> list[str]:
-    """Names of a flyer's columns, in order."""
-    return [attr for attr in flyer.component_names if issubclass(getattr(flyer, attr).cls, Waveform)]

@@ -134,6 +134,11 @@ class Collector:
         self.busy = busy
 
     @property
+    def attrs(self) -> list[str]:
+        """Names of its columns' components, in order."""
+        return [spec.attr for spec in self.arrays]
+
+    @property
     def numbers(self) -> dict[str, str]:
         """Data keys of the columns that are no text, by attribute."""
         return {spec.attr: spec.key for spec in self.arrays if not spec.text}

@@ -21,9 +21,9 @@ from ophyd.signal import EpicsSignalBase
 import epics
 
 from ..channels.choice import state_of
+from ..devices.columns import collected_names, column_names
 from ..devices.flyer import BusyFlyer
 from ..devices.taxi import TaxiFlyer
-from ..devices.wiring import column_names
 from ..engine.errors import FlightError
 from ..engine.ports import BUSY, EPICS_EPOCH
 from ..engine.timeline import Timeline
@@ -167,7 +167,7 @@ class _PVs:
 
 def _records(flyer: BusyFlyer, timeout: float) -> Iterator[Finding]:
     states = flyer.busy_states
-    signals = [*states, *(getattr(flyer, attr).wave for attr in column_names(type(flyer)))]
+    signals = [*states, *(getattr(flyer, attr).wave for attr in collected_names(flyer))]
     for signal in signals:
         if not isinstance(signal, EpicsSignalBase):
             advice = "give it components that are EPICS signals"
@@ -187,7 +187,7 @@ def _records(flyer: BusyFlyer, timeout: float) -> Iterator[Finding]:
     for name in busy_names:
         yield from _busy(flyer, name, pvs, served, timeout)
     lengths = {}
-    for attr, name in zip(column_names(type(flyer)), array_names, strict=True):
+    for attr, name in zip(collected_names(flyer), array_names, strict=True):
         yield _array(flyer, attr, pvs[name], served, timeout)
         nord = served.get(_field(name, "NORD"))
         if nord is not None and not getattr(flyer, attr).string:

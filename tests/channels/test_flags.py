@@ -18,7 +18,7 @@ from busy_callback_flyer.engine.ports import BUSY, DONE, Put, Reading
 from busy_callback_flyer.engine.worker import Worker
 
 from ..conftest import PREFIX
-from .listening import TIMEOUT, Listener
+from .listening import TIMEOUT, Listener, never_mind
 
 TYPES = ["short", "long", "char"]
 
@@ -79,7 +79,7 @@ def test_an_integer_serves(channel_to: Open, listener: Listener, kind: str) -> N
     answer = readings.get(timeout=TIMEOUT)
     assert answer is not None
     assert answer.value == BUSY
-    channel.put(DONE)
+    channel.put(DONE, never_mind)
     hear(listener, DONE)
 
 
