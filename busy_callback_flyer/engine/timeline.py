@@ -145,7 +145,7 @@ class Timeline:
         lines = [f"{self._pv}, seconds since {when}", "step         IOC stamp      client        delay"]
         why_not = self.why_no_delays
         for step, client, stamp in marks:
-            stamped = "" if stamp is None else f"{stamp - start:.6f}"
+            stamped = "" if stamp is None or self.stamps_stand_still else f"{stamp - start:.6f}"
             delay = "" if stamp is None or why_not is not None else f"{1e3 * (client - stamp):.3f} ms"
             lines.append(f"{step:<10}{stamped:>12}{client - start:12.6f}{delay:>13}   {STEPS[step]}")
         if why_not is not None:

@@ -414,3 +414,42 @@ def test_options_are_checked_and_configured(flyer: HandTaxiFlyer) -> None:
         HandTaxiFlyer(PREFIX, name="bad", taxi_timeout=-1)
     flyer.configure({"taxi_timeout": 7.0})
     assert flyer.read_configuration()["ifly_taxi_timeout"]["value"] == 7.0
+
+
+def test_flight_timeout_bounds_the_taxi_too(flyer: HandTaxiFlyer) -> None:
+    flyer.taxi_timeout, flyer.flight_timeout = None, 0.3
+    status = flyer.kickoff()
+    until(lambda: is_busy(TAXI))
+    error = status.exception(TIMEOUT)
+    assert type(error) is FlightTimeout
+    assert "not Done within flight_timeout=0.3 s of kickoff: Busy was not put" in str(error)
+    assert "waiting for the taxi" in str(error)
+    assert not is_busy(TAXI), "it is ended with its flight"
+    assert not is_busy(BUSY)
+
+
+@pytest.mark.parametrize("flown", [False, True], ids=["left alone", "flown by another"])
+def test_arrays_that_are_filled_on_the_way_are_ours_unless_another_flew(flyer: HandTaxiFlyer, flown: bool) -> None:
+    """What the taxi filled counts, as its put was ours; after another's flight only what was written since our put."""
+    flyer.fresh_timeout = 0
+    prepared = flyer.prepare()
+    until(lambda: is_busy(TAXI))
+    fill()
+    epics.caput(TAXI, 0)
+    prepared.wait(TIMEOUT)
+    if flown:
+        before = known(flyer)
+        assert before == 0
+        seen = flyer._wiring.driver.channel.reading
+        epics.caput(BUSY, 1)
+        epics.caput(BUSY, 0)
+        until(lambda: flyer._wiring.driver.channel.reading not in (None, seen) and known(flyer) == 0)
+    status = flyer.kickoff()
+    until(lambda: is_busy(BUSY))
+    epics.caput(BUSY, 0)
+    status.wait(TIMEOUT)
+    completed = flyer.complete()
+    if flown:
+        assert isinstance(completed.exception(TIMEOUT), StaleArrayError)
+    else:
+        completed.wait(TIMEOUT)

@@ -10,7 +10,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from busy_callback_flyer import CollectError, FlightRefused, StaleArrayError
+from busy_callback_flyer import CollectError, FlightRefused, FlightTimeout, StaleArrayError
 from busy_callback_flyer.channels.memory import MemoryArray, MemoryBusy, MemoryValue
 from busy_callback_flyer.engine.collector import ArraySpec, Collector, FlightData, ValueSpec
 from busy_callback_flyer.engine.driver import FlightDriver
@@ -632,3 +632,41 @@ def test_a_put_that_was_refused_needs_no_stamps(site: Site) -> None:
     site.busy.answer_put(Put.REFUSED, "DISP")
     assert isinstance(flight.error, FlightRefused)
     assert "the put of Busy was refused: DISP" in str(flight.error)
+
+
+# flight_timeout bounds everything from kickoff on
+
+
+def test_two_clients_that_fight_over_a_record_do_not_fight_for_ever(teller: Worker) -> None:
+    """Ours writes Done, the other Busy, again and again."""
+    site = Site(teller, flight_timeout=0.3, reset_settle=1000.0)
+    site.busy.post(BUSY, T0 + 1)
+    flight = site.launch()
+    stamp = T0 + 2
+    while not flight.over:
+        site.busy.post(DONE, stamp)
+        site.busy.post(BUSY, stamp + 1)
+        stamp += 2
+    site.driver.wait(TIMEOUT)
+    assert isinstance(flight.error, FlightTimeout)
+    assert "not Done within flight_timeout=0.3 s of kickoff: Busy was not put" in str(flight.error)
+    assert "put 1 with callback" not in site.busy.sent
+
+
+@pytest.mark.parametrize("waits_for", ["the record", "another's flight", "the fence", "Done"])
+def test_flight_timeout_counts_from_kickoff(teller: Worker, waits_for: str) -> None:
+    site = Site(teller, flight_timeout=0.05, start_timeout=1000.0, when_busy="wait")
+    if waits_for == "the record":
+        site.busy.lose()
+    elif waits_for == "another's flight":
+        site.busy.post(BUSY, T0 + 1)
+    site.busy.needs_fence = waits_for == "the fence"
+    flight = site.launch()
+    if waits_for == "Done":
+        site.busy.post(BUSY, T0 + 1)
+    while not flight.over:
+        pass
+    site.driver.wait(TIMEOUT)
+    assert isinstance(flight.error, FlightTimeout)
+    assert "within flight_timeout=0.05 s of kickoff" in str(flight.error)
+    assert ("put 0" in site.busy.sent) == (waits_for == "Done"), "only what we began is ours to end"

@@ -160,7 +160,12 @@ class CABusy(CAChannel):
             confirmed(_with_hint(status))
             return
         number = handle.number
-        self.read(lambda reading: confirmed(why_not_taken(value, reading, refusals.pop(number, None))))
+
+        def look(reading: Reading | None) -> None:
+            refused = refusals.pop(number, None)
+            confirmed(why_not_taken(value, reading, None if refused is None else _with_hint(refused)))
+
+        self.read(look)
 
     def put_callback(self, value: int, answer: PutAnswer) -> None:
         """Put with callback; `answer` is called once. At most one may be pending."""

@@ -33,8 +33,8 @@ EXIT_TIMEOUT = 1.0
 
 _OP_PUT = 1  # CA_OP_PUT of cadef.h
 
-refusals: dict[int, str] = {}
-"""Why the latest plain put was refused, by the number of its handle: libca answers no plain put, it only complains."""
+refusals: dict[int, int] = {}
+"""Status of the latest plain put that was refused, by the number of its handle: libca only complains of those."""
 
 
 @ExceptionHandler
@@ -42,7 +42,7 @@ def _on_exception(args: ExceptionArgs) -> None:
     """Log what libca would print: losses, which the listener hears of too, and plain puts that were refused."""
     try:
         if args.op == _OP_PUT and args.chid:
-            refusals[library().calls.ca_puser(args.chid)] = status_text(args.stat)
+            refusals[library().calls.ca_puser(args.chid)] = args.stat
         level = logging.INFO if args.stat == DISCONNECTED else logging.WARNING
         logger.log(level, "%s (%s)", status_text(args.stat), (args.ctx or b"").decode(errors="replace"))
     except Exception:
