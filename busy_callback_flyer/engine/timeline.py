@@ -19,6 +19,14 @@ STEPS = {
 """The steps of a flight, as its timeline tells them."""
 
 
+def dated(stamp: float) -> str:
+    """Say in local time what a stamp is, to the microsecond; a number where it is no date."""
+    try:
+        return datetime.fromtimestamp(stamp).astimezone().isoformat(" ", "microseconds")
+    except (ValueError, OverflowError, OSError):  # not a number, or of no calendar
+        return f"{stamp:.6f}"
+
+
 class Mark(NamedTuple):
     """A step of a flight: when the client knew, and the server's stamp if the news bore one."""
 
