@@ -360,6 +360,29 @@ def test_a_database_is_found_from_where_it_was_named(tmp_path: Path, monkeypatch
         assert "prj:own" in ioc.pvs
 
 
+ALIASES = """
+alias("$(P)mybusy", "$(P)scan")
+alias("$(P)mybusy", "other:name")
+record(busy, "$(P)mybusy") { alias("$(P)a_third") }
+alias("$(P)x_array", "$(P)positions")
+"""
+
+
+def test_aliases_are_other_names_of_the_same_records(tmp_path: Path) -> None:
+    """The controller hears of the record by whatever name it is put to, its own among them."""
+    file = tmp_path / "aliases.db"
+    file.write_text(ALIASES)
+    with EmbeddedIOC("a:", databases=[file]) as ioc, client_of(ioc) as client:
+        assert {"a:mybusy", "a:scan", "other:name", "a:a_third", "a:positions"} <= set(ioc.pvs)
+        for npts, name in enumerate(("a:mybusy", "a:scan", "other:name", "a:a_third"), start=3):
+            client.put_and_wait("a:npts", npts)
+            client.put_and_wait("a:duration", 0.0)
+            client.put_callback(name, 1)
+            client.wait_until_returned(name)
+            assert client.get_text("a:message") == f"flew {npts} points"
+            assert len(client.get_array("a:positions")) == npts
+
+
 def test_without_epicscorelibs_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(IOCError, match=r"pip install busy_callback_flyer\[ioc\]"):
