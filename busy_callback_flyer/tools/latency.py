@@ -16,7 +16,6 @@ import contextlib
 import json
 import random
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -27,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from .. import launch
 from ..engine.ports import BUSY, DONE
 from .ways import name_in_words
 
@@ -207,8 +207,8 @@ class Measurement:
 
 def programs(ways: Iterable[str], pv: str, timeout: float) -> dict[str, list[str]]:
     """Commands of the package's own ways (`ways.WAYS`), by their names in words."""
-    python = [sys.executable, "-m", "busy_callback_flyer.tools.ways"]
-    return {name_in_words(way): [*python, way, pv, str(timeout)] for way in ways}
+    program = launch.command("busy_callback_flyer.tools.ways")
+    return {name_in_words(way): [*program, way, pv, str(timeout)] for way in ways}
 
 
 def measure(

@@ -360,6 +360,38 @@ def test_a_database_is_found_from_where_it_was_named(tmp_path: Path, monkeypatch
         assert "prj:own" in ioc.pvs
 
 
+SHADOWS = ("copy", "json", "ctypes", "numpy", "epicscorelibs", "sitecustomize", "busy_callback_flyer")
+
+
+@pytest.mark.parametrize("how", ["working directory", "script", "PYTHONPATH", "relative"])
+def test_it_imports_nothing_from_where_its_user_works(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Python does: the working directory, or the script's, is first in `sys.path`, and so are PYTHONPATH's."""
+    for name in SHADOWS:
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('hidden')")
+    entry = {"working directory": "", "relative": "."}.get(how, str(tmp_path))
+    if how == "script":
+        monkeypatch.setattr(sys.modules["__main__"], "__file__", str(tmp_path / "scan.py"), raising=False)
+    else:
+        monkeypatch.chdir(tmp_path)
+    if how == "PYTHONPATH":
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(sys, "path", [entry, *sys.path])
+    with EmbeddedIOC("a:") as ioc:  # with all that it ever imports, numpy too
+        assert "a:npts" in ioc.pvs
+
+
+def test_modules_of_its_users_directories_do_not_hide_pythons_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in `sys.path` for other reasons stays there, behind the standard library."""
+    (tmp_path / "copy.py").write_text("raise SystemExit('hidden')")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    with EmbeddedIOC("a:") as ioc:
+        assert ioc.alive
+
+
 ALIASES = """
 alias("$(P)mybusy", "$(P)scan")
 alias("$(P)mybusy", "other:name")

@@ -104,6 +104,12 @@ def test_ways_fly_the_same_lengths_and_tell_when_they_knew() -> None:
     assert look(BUSY)[0] == 0
 
 
+def test_a_way_imports_nothing_from_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "copy.py").write_text("raise SystemExit('hidden')")
+    monkeypatch.chdir(tmp_path)
+    assert measure().ways[DIRECT].failure == ""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("way", [way for way in WAYS if way not in ("direct", "poll-50")])
 def test_every_way_of_the_package(way: str) -> None:
