@@ -101,6 +101,10 @@ _SAYS = {DONE: "Done", BUSY: "Busy"}
 _Deadline = Callable[[float], Orders]
 
 
+def _said(reading: Reading) -> str:
+    return _SAYS.get(reading.value, f"{reading.value}, neither Busy nor Done")
+
+
 class State(enum.Enum):
     """Where a flight is; see the diagram above."""
 
@@ -313,6 +317,7 @@ class Flight:
         if self.state not in (State.SENT, State.FLYING):
             return _NOTHING
         if reading is None or reading.value not in (DONE, BUSY):
+            self._last = reading or self._last
             self._ask_at = now + CALLBACK_GRACE
             return _NOTHING
         if reading.value == BUSY:
@@ -423,7 +428,7 @@ class Flight:
             return self._fail(
                 FlightRefused,
                 now,
-                "the record is Busy already, and when_busy='fail': wait for that flight, or write Done",
+                f"the record is {_said(reading)} already, and when_busy='fail': wait for that flight, or write Done",
                 at_once=True,
             )
         self._enter(State.CLEARING, now)
@@ -570,12 +575,8 @@ class Flight:
 
     def _circumstances(self, now: float, *, at_once: bool) -> str:
         last = self._last or self._last_seen
-        seen = (
-            "nothing"
-            if last is None
-            else f"{_SAYS.get(last.value, f'{last.value}, neither Busy nor Done')}, stamp {last.stamp:.6f}"
-        )
-        if last is not None and last.severity:
+        seen = "nothing" if last is None else f"{_said(last)}, stamp {last.stamp:.6f}"
+        if last is not None and (last.severity or last.alarm):  # to be disabled may be of no severity
             seen += f", alarm severity {last.severity} {last.alarm}"
         if at_once:
             return f"; last seen: {seen}"
