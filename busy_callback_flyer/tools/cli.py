@@ -241,7 +241,7 @@ def _latency(arguments: argparse.Namespace) -> int:
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(measurement.to_dict()))
         print(f"The raw samples are in {arguments.json}.")
-    return int(any(delays.failure for delays in measurement.ways.values()))
+    return int(bool(measurement.doubt) or any(delays.failure for delays in measurement.ways.values()))
 
 
 def _agreed() -> bool:
