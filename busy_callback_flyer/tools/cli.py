@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import signal
 import sys
 import threading
@@ -173,11 +172,11 @@ def _check(arguments: argparse.Namespace) -> int:
     from .check import check
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # lands, as by Ctrl-C
-    columns = [f"c{number}_" + re.sub(r"\W", "_", name) for number, name in enumerate(arguments.arrays, start=1)]
     flyer = make_flyer(
         "flyer",
         busy=arguments.prefix + arguments.busy,
-        arrays={column: arguments.prefix + name for column, name in zip(columns, arguments.arrays, strict=True)},
+        # what is said names the PVs, as nobody typed these
+        arrays={f"column_{number}": arguments.prefix + name for number, name in enumerate(arguments.arrays, start=1)},
         flight_timeout=arguments.flight_timeout,
         when_busy="fail",  # another's flight is not ended by a check
     )
