@@ -32,6 +32,7 @@ def check(
     *,
     fly: bool = False,
     timeout: float = 5.0,
+    named: bool = True,
     found: Callable[[Finding], object] = lambda finding: None,
 ) -> Report:
     """Look at a flyer and at its PVs; and fly it once, if asked to.
@@ -43,6 +44,8 @@ def check(
         Whether to kick it off, complete and collect. Only then anything is written.
     timeout : float
         Seconds that its PVs may need to connect.
+    named : bool
+        Whether its user has named its columns: else only their PVs are spoken of.
     found : callable
         Takes each finding as soon as there is one.
 
@@ -54,17 +57,17 @@ def check(
     if ophyd.get_cl().name != "pyepics":
         raise RuntimeError(f"PVs can be checked by pyepics only, and ophyd's control layer is {ophyd.get_cl().name}")
     report = Report()
-    for finding in _findings(flyer, report, timeout, fly=fly):
+    for finding in _findings(flyer, report, timeout, fly=fly, named=named):
         report.findings.append(finding)
         found(finding)
     return report
 
 
-def _findings(flyer: BusyFlyer, report: Report, timeout: float, *, fly: bool) -> Iterator[Finding]:
-    yield from records(flyer, timeout)
+def _findings(flyer: BusyFlyer, report: Report, timeout: float, *, fly: bool, named: bool) -> Iterator[Finding]:
+    yield from records(flyer, timeout, named=named)
     yield from _flyer(flyer)
     if fly:
-        yield from _flight(flyer, timeout) if report.ok else _no_flight()
+        yield from _flight(flyer, timeout, named=named) if report.ok else _no_flight()
 
 
 # The flyer
@@ -96,11 +99,11 @@ def _no_flight() -> Iterator[Finding]:
     yield Finding("flight", Mark.failure, "none was flown, for what is said above", "mend that, and check again")
 
 
-def _flight(flyer: BusyFlyer, timeout: float) -> Iterator[Finding]:
+def _flight(flyer: BusyFlyer, timeout: float, *, named: bool) -> Iterator[Finding]:
     with _timeout_set(flyer):
         try:
             flyer.wait_for_connection(timeout=timeout)  # its own channels, too
-            yield from _verbs(flyer)
+            yield from _verbs(flyer, named=named)
         except (FlightError, RuntimeError, TimeoutError, ValueError) as error:
             yield Finding("flight", Mark.failure, f"{type(error).__name__}: {error}", _what_to_do(flyer.timeline))
         finally:
@@ -118,13 +121,13 @@ def _timeout_set(flyer: BusyFlyer) -> Iterator[None]:
         flyer.flight_timeout = before
 
 
-def _verbs(flyer: BusyFlyer) -> Iterator[Finding]:
+def _verbs(flyer: BusyFlyer, *, named: bool) -> Iterator[Finding]:
     patience = (flyer.flight_timeout or FLIGHT_TIMEOUT) + flyer.start_timeout + flyer.reconnect_timeout
     if isinstance(flyer, TaxiFlyer):
         patience += (flyer.taxi_timeout or FLIGHT_TIMEOUT) + flyer.start_timeout + flyer.reconnect_timeout
     keys = _keys(flyer)
-    sources = ", ".join(keys.values())
-    yield Finding("describe_collect", Mark.ok, f"{len(keys)} data keys, of {sources}" if keys else "no keys")
+    said = ", ".join(sorted(keys)) if named else f"{len(keys)} data keys, of {', '.join(keys.values())}"
+    yield Finding("describe_collect", Mark.ok, said if keys else "no keys")
     began = time.monotonic()
     status = flyer.kickoff()
     yield Finding("kickoff", Mark.ok, f"returned after {_ms(time.monotonic() - began)}")

@@ -29,8 +29,8 @@ FLAGS = ("char", "int", "long", "short")
 _SAYS = {DONE: "Done", BUSY: "Busy"}
 
 
-def records(flyer: BusyFlyer, timeout: float) -> Iterator[Finding]:
-    """What is to be said of each PV; `timeout` is the seconds that they may need to connect."""
+def records(flyer: BusyFlyer, timeout: float, *, named: bool) -> Iterator[Finding]:
+    """What is to be said of each PV, see `check` for the parameters."""
     states, columns = flyer.busy_states, column_names(type(flyer))
     signals = [*states, *(getattr(flyer, attr).wave for attr in columns)]
     for signal in signals:
@@ -53,7 +53,7 @@ def records(flyer: BusyFlyer, timeout: float) -> Iterator[Finding]:
         yield from _busy(flyer, name, pvs[name], fields, timeout)
     lengths = {}
     for attr, name in zip(columns, array_names, strict=True):
-        yield _array(flyer, attr, pvs[name], fields, timeout)
+        yield _array(flyer, attr, pvs[name], fields, timeout, named=named)
         yield from _array_stamps(flyer, attr, name, fields)
         nord = fields.get(_nord(name))
         if nord is not None and not getattr(flyer, attr).string:
@@ -193,10 +193,10 @@ def _nord(name: str) -> str:
     return "" if "." in name.removesuffix(".VAL") else field_of(name, "NORD")
 
 
-def _array(flyer: BusyFlyer, attr: str, pv: Any, fields: PVs, timeout: float) -> Finding:
+def _array(flyer: BusyFlyer, attr: str, pv: Any, fields: PVs, timeout: float, *, named: bool) -> Finding:
     name = pv.pvname
     if not pv.connected:
-        inherited = attr in column_names(BusyFlyer)
+        inherited = named and attr in column_names(BusyFlyer)
         advice = "is the name right?" + (f" A subclass without it has `{attr} = None`" if inherited else "")
         return Finding(name, Mark.failure, f"not connected within {timeout:g} s", advice)
     text, kind = getattr(flyer, attr).string, _kind(pv)
@@ -207,7 +207,8 @@ def _array(flyer: BusyFlyer, attr: str, pv: Any, fields: PVs, timeout: float) ->
         advice = "numbers are needed, or characters (FTVL CHAR) with Waveform(string=True)"
         return Finding(name, Mark.failure, f"it holds {kind}s", advice)
     nord = fields.get(_nord(name))
-    says = f"{'an array of up to' if nord is None else f'{int(nord)} of'} {pv.nelm} {kind}s"
+    says = f"{attr}: " if named else ""
+    says += f"{'an array of up to' if nord is None else f'{int(nord)} of'} {pv.nelm} {kind}s"
     busy = epics.get_pv(state_of(flyer.busy).pvname)
     if busy.connected and pv.host != busy.host:
         return Finding(name, Mark.note, f"{says}, served by another IOC than the busy record, {pv.host}")

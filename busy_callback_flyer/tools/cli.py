@@ -175,7 +175,6 @@ def _check(arguments: argparse.Namespace) -> int:
     flyer = make_flyer(
         "flyer",
         busy=arguments.prefix + arguments.busy,
-        # what is said names the PVs, as nobody typed these
         arrays={f"column_{number}": arguments.prefix + name for number, name in enumerate(arguments.arrays, start=1)},
         flight_timeout=arguments.flight_timeout,
         when_busy="fail",  # another's flight is not ended by a check
@@ -184,6 +183,7 @@ def _check(arguments: argparse.Namespace) -> int:
         flyer,
         fly=arguments.fly,
         timeout=arguments.timeout,
+        named=False,
         found=(lambda finding: None) if arguments.json else partial(print, flush=True),
     )
     if arguments.json:

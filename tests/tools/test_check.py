@@ -248,6 +248,12 @@ def test_what_is_neither_a_binary_nor_a_flag(name: str, what: str) -> None:
     assert what in said
 
 
+def test_a_record_that_is_read_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By access security, which the embedded IOC has none of."""
+    monkeypatch.setattr(type(epics.get_pv(OWN)), "write_access", property(lambda pv: False))
+    assert "access security" in of(check(flyer_of(OWN)), OWN, Mark.failure, "read-only").advice
+
+
 class Bare(Waveform):
     """Of a PV that has no such fields."""
 
@@ -263,8 +269,8 @@ def test_arrays_without_nelm_and_nord_are_no_failure() -> None:
 
     epics.caput(OWN, 0, wait=True)
     report = check(Fields(PREFIX, name="ifly", flight_timeout=20, time_array=None))
-    assert of(report, f"{PREFIX}x_array.VAL", Mark.ok).says == "11 of 256 doubles"
-    assert of(report, f"{PREFIX}compressed", Mark.ok).says == "an array of up to 16 doubles"
+    assert of(report, f"{PREFIX}x_array.VAL", Mark.ok).says == "value: 11 of 256 doubles"
+    assert of(report, f"{PREFIX}compressed", Mark.ok).says == "compressed: an array of up to 16 doubles"
     assert bad(report) == [(f"{PREFIX}own.VAL", Mark.failure)], "an enum is none"
 
 
@@ -279,7 +285,7 @@ def test_an_array_whose_stamps_may_stand_still() -> None:
 
 def test_where_the_busy_record_is_missing_nothing_is_said_of_who_serves_it() -> None:
     report = check(flyer_of(f"{PREFIX}nowhere"), timeout=1.0)
-    assert of(report, f"{PREFIX}x_array", Mark.ok).says == "11 of 256 doubles"
+    assert of(report, f"{PREFIX}x_array", Mark.ok).says == "x: 11 of 256 doubles"
     assert "IOC than" not in str(report)
 
 
@@ -289,7 +295,7 @@ def test_an_array_of_another_ioc(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(elsewhere), "host", property(lambda pv: "there" if pv is elsewhere else "here"))
     report = check(flyer_of())
     finding = of(report, f"{PREFIX}x_array", Mark.note)
-    assert finding.says == "11 of 256 doubles, served by another IOC than the busy record, there"
+    assert finding.says == "x: 11 of 256 doubles, served by another IOC than the busy record, there"
     assert finding.advice == ""
 
 
