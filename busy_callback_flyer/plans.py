@@ -1,19 +1,22 @@
 """Plans that land a flight on every way out.
 
 The RunEngine never stops a flyer: a plan that is given up in flight leaves its record Busy, unless somebody ends the
-flight. `fly` stages its flyers, and so the RunEngine itself unstages them even where a plan may not clean up (halt).
+flight. `fly` stages its flyers, or the devices that they are components of, and so the RunEngine itself unstages them
+even where a plan may not clean up (halt).
 """
 
 # Annotations are no texts here: the queue server reads them, and makes devices of names by them.
 
 import logging
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 from bluesky.protocols import Flyable, Stoppable
 from bluesky.utils import FailedStatus, Msg, MsgGenerator, RunEngineControlException, short_uid
+from ophyd import Device
 
 from .channels.choice import name_of
 from .devices.flyer import BusyFlyer
@@ -26,7 +29,8 @@ logger = logging.getLogger(__name__)
 def fly(flyers: Flyable | Sequence[Flyable], *, md: Mapping[str, Any] | None = None) -> MsgGenerator[str]:
     """Fly one flyer or several at once, in one run, and land them whatever happens.
 
-    Every flyer is staged, kicked off with the others, awaited and collected. Where the plan
+    Every flyer is staged, kicked off with the others, awaited and collected. Of one that is a component of
+    another device the root is staged, once, as bluesky's own decorators do. Where the plan
     is given up in flight (abort, stop, halt, an exception in a plan around it, the failure of
     another device), Done is written to the records of those that still fly; those whose
     flight was over are collected.
@@ -51,16 +55,17 @@ def fly(flyers: Flyable | Sequence[Flyable], *, md: Mapping[str, Any] | None = N
     Raises
     ------
     ValueError
-        No flyer, or two with one busy record.
+        No flyer, or two with one busy record, one name or one stream, or one that describes itself flat.
     RuntimeError
-        One of them is flying already; it is left alone.
+        One of them is flying already, or another flyer of the same root; it is left alone.
     """
     flyers = list(flyers) if isinstance(flyers, Sequence) and not isinstance(flyers, str) else [flyers]
     _refuse(flyers)
+    roots = list(dict.fromkeys(map(_root, flyers)))
     md = _metadata(flyers, md)
 
     def flown() -> MsgGenerator[str]:
-        yield from bps.stage_all(*flyers)
+        yield from bps.stage_all(*roots)
         run: str = yield from bps.open_run(md)
 
         def give_up(error: Exception) -> Any:
@@ -69,7 +74,7 @@ def fly(flyers: Flyable | Sequence[Flyable], *, md: Mapping[str, Any] | None = N
         yield from bpp.contingency_wrapper(_flights(flyers, run), except_plan=give_up, else_plan=bps.close_run)
         return run
 
-    uid: str = yield from bpp.finalize_wrapper(flown(), lambda: _unstage(flyers))
+    uid: str = yield from bpp.finalize_wrapper(flown(), lambda: _unstage(roots))
     return uid
 
 
@@ -174,11 +179,17 @@ def _land_and_collect(flyers: Sequence[Flyable], run: str) -> MsgGenerator[None]
                 )
 
 
-def _unstage(flyers: Sequence[Flyable]) -> MsgGenerator[None]:
+def _root(device: Any) -> Any:
+    while (parent := getattr(device, "parent", None)) is not None:
+        device = parent
+    return device
+
+
+def _unstage(devices: Sequence[Any]) -> MsgGenerator[None]:
     """In reverse order, and the next one even if one fails."""
-    if flyers:
-        *others, flyer = flyers
-        yield from bpp.finalize_wrapper(bps.unstage(flyer, wait=True), lambda: _unstage(others))
+    if devices:
+        *others, device = devices
+        yield from bpp.finalize_wrapper(bps.unstage(device, wait=True), lambda: _unstage(others))
 
 
 def _metadata(flyers: Sequence[Flyable], md: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -204,3 +215,47 @@ def _refuse(flyers: Sequence[Flyable]) -> None:
                 if pv in flown:
                     raise ValueError(f"{flown[pv]} and {flyer.name} cannot fly at once: both have the busy record {pv}")
                 flown[pv] = flyer.name
+            if flyer.describe_as == "flat":
+                raise ValueError(
+                    f"{flyer.name} describes itself flat, for plans that declare its stream, and this one does not: "
+                    "set its describe_as to 'nested'"
+                )
+            _refuse_to_land(flyer, flyers)
+    _refuse_one_name_twice(flyers)
+
+
+def _refuse_one_name_twice(flyers: Sequence[Flyable]) -> None:
+    """One run cannot tell their data apart; it would say so only when they have flown."""
+    for first, second in combinations(flyers, 2):
+        if first.name == second.name:
+            raise ValueError(
+                f"{_told_apart(first)} and {_told_apart(second)} cannot be flown in one run: give one of them another "
+                "name, as their data keys begin with it"
+            )
+        stream = _stream(first)
+        if stream is not None and stream == _stream(second):
+            raise ValueError(
+                f"{first.name} and {second.name} cannot be flown in one run: both have the stream {stream!r}. Give one "
+                "of them another stream_name"
+            )
+
+
+def _refuse_to_land(flyer: BusyFlyer, flyers: Sequence[Flyable]) -> None:
+    """Unstaging a root ends the flights of all its flyers."""
+    root = _root(flyer)
+    devices = [root, *(device for _, device in root.walk_subdevices())] if isinstance(root, Device) else []
+    for other in devices:
+        if isinstance(other, BusyFlyer) and other.flying and all(other is not one for one in flyers):
+            raise RuntimeError(
+                f"{other.name} is flying, and would be ended by {root.name}, which is staged and unstaged for "
+                f"{flyer.name}: wait for that flight, or fly both at once"
+            )
+
+
+def _told_apart(flyer: Flyable) -> str:
+    what = name_of(flyer.busy_states[0]) if isinstance(flyer, BusyFlyer) else type(flyer).__name__
+    return f"{flyer.name} ({what})"
+
+
+def _stream(flyer: Flyable) -> str | None:
+    return flyer.stream_name or flyer.name if isinstance(flyer, BusyFlyer) else None

@@ -39,7 +39,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     global _ioc
     if xdist.is_xdist_controller(session):
         return  # it runs no test
-    _ioc = EmbeddedIOC(PREFIX, databases=[Path(__file__).with_name("strange.db")])
+    _ioc = EmbeddedIOC(PREFIX, databases=[Path(__file__).with_name(name) for name in ("strange.db", "fields.db")])
     _ioc.start()
     for name in [name for name in os.environ if name.startswith(("EPICS_", "PYEPICS_", "OPHYD_"))]:
         del os.environ[name]

@@ -281,6 +281,43 @@ def test_one_record_is_not_flown_twice_at_once(
     assert look(BUSY_PV) == before
 
 
+def test_what_one_run_cannot_tell_apart_is_refused_before_it_flies(
+    make_flyer: MakeFlyer, run_engine: RunEngine, documents: Documents
+) -> None:
+    first, second = make_flyer(), make_flyer(SecondFlyer)
+    one_name = "ifly \\({}\\) and ifly \\({}\\) cannot be flown in one run: give one of them another name"
+    with pytest.raises(ValueError, match=one_name.format(BUSY_PV, f"{PREFIX}second")):
+        run_engine(fly([first, second]))
+    with pytest.raises(ValueError, match=one_name.format(BUSY_PV, "Other")):
+        run_engine(fly([first, Other(name="other"), Other(name="ifly")]))
+    second.name = "jfly"
+    one_stream = "ifly and jfly cannot be flown in one run: both have the stream '{}'.*another stream_name"
+    for streams in ({"first": "primary", "second": "primary"}, {"first": "jfly"}, {"second": "ifly"}):
+        first.stream_name, second.stream_name = streams.get("first"), streams.get("second")
+        with pytest.raises(ValueError, match=one_stream.format(next(iter(streams.values())))):
+            run_engine(fly([first, second]))
+    first.stream_name, second.stream_name, second.describe_as = "jfly", "ifly", "flat"
+    with pytest.raises(ValueError, match=r"jfly describes itself flat.*set its describe_as to 'nested'"):
+        run_engine(fly([first, second]))
+    assert documents == []
+    assert list(first.timeline) == list(second.timeline) == []
+
+
+def test_streams_that_differ_are_flown_in_one_run(scene: Scene, second: HandFlyer) -> None:
+    scene.flyer.stream_name, second.stream_name = "jfly", "ifly"
+
+    def land_both() -> None:
+        until(lambda: "busy" in second.timeline)
+        scene.land((1, 2, 3))
+        scene.flyer.complete().wait(TIMEOUT)
+        scene.land((4, 5), record="second")
+
+    scene.play(fly([scene.flyer, second]), land_both)
+    assert scene.ending is None
+    assert [document["name"] for document in of_kind(scene.documents, "descriptor")] == ["jfly", "ifly"]
+    assert (scene.rows, positions(scene.documents, "jfly")) == ([1, 2, 3], [4, 5])
+
+
 # Given up
 
 

@@ -23,6 +23,11 @@ def state_of(busy: Device | Signal) -> Any:
     return state
 
 
+def no_busy(pv: str, what: str) -> str:
+    """Say why this PV cannot be a busy record's."""
+    return f"{pv} is no busy record: {what}, and a binary (busy or bo) is needed, or an integer that is 0 or 1"
+
+
 def why_not_direct(signals: Iterable[Signal]) -> str | None:
     """Say why libca cannot reach the PVs of these signals directly; None where it can."""
     for signal in signals:

@@ -1,9 +1,8 @@
-"""What is EPICS' own and no control layer's: its epoch, its alarms in words, its texts."""
+"""What is EPICS' own and no control layer's: its alarms in words."""
 
 from __future__ import annotations
 
-EPICS_EPOCH = 631152000.0
-"""Stamp of a record that was never processed (1990-01-01), seconds of the POSIX epoch."""
+from ..engine.ports import BUSY, Reading
 
 ALARMS = (
     *("NO_ALARM", "READ", "WRITE", "HIHI", "HIGH", "LOLO", "LOW", "STATE", "COS", "COMM", "TIMEOUT", "HWLIMIT"),
@@ -27,9 +26,12 @@ def alarm_text(severity: int, status: int) -> str:
     return f"{name} ({_HINTS[status]})" if status in _HINTS else name
 
 
-def decoded(text: bytes) -> str:
-    """Decode what a record holds, such as units: UTF-8, else Latin-1."""
-    try:
-        return text.decode()
-    except UnicodeDecodeError:
-        return text.decode("latin-1")
+def why_not_taken(value: int, reading: Reading | None, refusal: str | None = None) -> str | None:
+    """Say why a record did not take a value that was put, by a read behind the put; None where it took it."""
+    if reading is None:
+        return refusal or "no read behind it was answered, so nobody knows"
+    if reading.value == value:
+        return None
+    says = "Busy" if reading.value == BUSY else str(reading.value)
+    why = f"it refused the put ({refusal})" if refusal else "was the put refused (DISP, or access security)?"
+    return f"the record still says {says}: {why}"

@@ -28,13 +28,14 @@ A `MemoryRecord` answers at once, as a record with a good controller does. A who
 >>> record, x = MemoryRecord(), MemoryArray([0.0])
 >>> driver = FlightDriver("ifly", record.heard_by, Worker("tells failures"))
 >>> flight = Flight(record.pv, Options(time_array=None))
->>> driver.launch(flight, Mock())
+>>> collector, brought = Collector("ifly", [ArraySpec("x", "ifly_x", x)], record), []
+>>> ground = collector.ground(None, [])
+>>> driver.launch(flight, Mock(), ground)
 >>> x.write([1.0, 2.0, 3.0])  # the controller's part
 >>> record.done()
 >>> flight.finished
 True
->>> collector, brought = Collector("ifly", [ArraySpec("x", "ifly_x", x)], record), []
->>> collector.fetch(flight, [], brought.append)
+>>> collector.fetch(flight, ground, [], brought.append)
 >>> [page["data"] for page in collector.pages(brought[0], flight.timeline, flight.options)]
 [{'ifly_x': [1.0, 2.0, 3.0]}]
 """
@@ -47,7 +48,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..engine.ports import DONE, ArrayReading, BusyListener, Put, PutAnswer, Reading, ValueReading
+from ..engine.ports import DONE, ArrayReading, BusyListener, Confirmed, Put, PutAnswer, Reading, ValueReading
 
 __all__ = ["MemoryArray", "MemoryBusy", "MemoryCount", "MemoryRecord", "MemoryValue"]
 
@@ -134,6 +135,8 @@ class MemoryBusy(_Channel):
         The latest news; None while the record is not connected.
     sent : list of str
         All that was ever asked, in order.
+    not_taken : str or None
+        What a plain put is answered: None where the record takes it, else why it does not.
     """
 
     needs_fence = needs_ground_read = False
@@ -145,6 +148,7 @@ class MemoryBusy(_Channel):
         self.record = Reading(DONE, _or_next(None))
         self.reading: Reading | None = None
         self.sent: list[str] = []
+        self.not_taken: str | None = None
         self.flying: Callable[[], bool] = lambda: False
 
     def heard_by(self, listener: BusyListener) -> MemoryBusy:
@@ -213,9 +217,10 @@ class MemoryBusy(_Channel):
         """Wait for `pass_fence`."""
         self._ask("fence", "fence", passed)
 
-    def put(self, value: int) -> None:
-        """Note it: what the record makes of it is up to the test."""
+    def put(self, value: int, confirmed: Confirmed) -> None:
+        """Note it, and confirm it at once by `not_taken`: what the record makes of it is up to the test."""
         self.sent.append(f"put {value}")
+        confirmed(self.not_taken)
 
     def put_callback(self, value: int, answer: PutAnswer) -> None:
         """Wait for `answer_put`."""
@@ -276,10 +281,11 @@ class MemoryRecord(MemoryBusy):
         super().fence(passed)
         self.pass_fence()
 
-    def put(self, value: int) -> None:
-        """Become Busy, or Done, which ends a flight."""
-        super().put(value)
-        self._take(value)
+    def put(self, value: int, confirmed: Confirmed) -> None:
+        """Become Busy, or Done, which ends a flight; nothing, where it is `not_taken`."""
+        if self.not_taken is None:
+            self._take(value)
+        super().put(value, confirmed)
 
     def put_callback(self, value: int, answer: PutAnswer) -> None:
         """Become Busy; the callback comes when the record is Done."""
@@ -317,13 +323,22 @@ class _Stored(_Channel):
         Of what it holds at first.
     held : bool
         Whether requests wait for `answer` or `fail`.
+
+    Attributes
+    ----------
+    connections : int
+        How often the connection was lost.
     """
+
+    patience = 0.0
+    why_silent = "it is held"
 
     def __init__(self, pv: str, *, stamp: float | None = None, held: bool = False) -> None:
         super().__init__(pv)
         self.ready = True
         self.stamp = _or_next(stamp)
         self.held = held
+        self.connections = 0
 
     def connect(self) -> None:
         """The record connects again."""
@@ -331,6 +346,7 @@ class _Stored(_Channel):
 
     def lose(self) -> None:
         """The connection is lost, and what was asked on it."""
+        self.connections += 1
         super().close()
 
     def fetch(self, answer: Callable[[Any], None]) -> None:
@@ -367,7 +383,14 @@ class MemoryArray(_Stored):
         Of units, precision and limits, see `ArrayChannel`.
     **how
         `stamp`, of what it holds at first, and `held`: whether requests wait for `answer` or `fail`.
+
+    Attributes
+    ----------
+    holds_stamps : bool
+        Whether requests for the stamp alone wait for `answer_stamp` or `fail_stamp`.
     """
+
+    holds_stamps = False
 
     def __init__(
         self,
@@ -391,6 +414,22 @@ class MemoryArray(_Stored):
     def write(self, values: Any, stamp: float | None = None) -> None:
         """The controller writes it."""
         self.values, self.stamp = np.atleast_1d(np.asarray(values, self.values.dtype)), _or_next(stamp)
+
+    def fetch_stamp(self, answer: Callable[[float | str], None]) -> None:
+        """Give its stamp, at once or when the test says so."""
+        self.waiting.append(Request("stamp", answer, ("it is not connected",)))
+        if not self.ready:
+            self.close()
+        elif not self.holds_stamps:
+            self.answer_stamp()
+
+    def answer_stamp(self, *, which: int = 0) -> None:
+        """Answer a request for the stamp, the oldest or another, by what it is now."""
+        self._answer("stamp", which, self.stamp)
+
+    def fail_stamp(self, why: str = "no answer", *, which: int = 0) -> None:
+        """A request for the stamp fails."""
+        self._answer("stamp", which, why)
 
     def _held(self) -> ArrayReading:
         return ArrayReading(self.values, self.stamp)

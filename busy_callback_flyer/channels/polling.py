@@ -12,9 +12,11 @@ from collections.abc import Callable
 from ophyd.signal import Signal
 from ophyd.utils import DisconnectedError
 
-from ..engine.ports import BusyListener, Put, PutAnswer, Reading
+from ..engine.ports import BusyListener, Confirmed, Put, PutAnswer, Reading
 from ..engine.worker import Worker
+from .ca.context import run_as_user
 from .choice import name_of
+from .epics import why_not_taken
 from .signal_reader import BusyBySignal, join_channel_access, put_anew, put_that_raised
 
 logger = logging.getLogger(__name__)
@@ -63,10 +65,7 @@ class PollingBusy(BusyBySignal):
     @property
     def problem(self) -> str | None:
         """Why the signal cannot be a busy record's; None where it can."""
-        names = self._reader.names
-        if self._reader.is_epics and self.ready and len(names) not in (1, 2):  # known before the first poll
-            return self._reader.no_busy(f"it has {len(names)} states")
-        return self._reader.problem
+        return (self._reader.type_problem if self.ready else None) or self._reader.problem
 
     def close(self, timeout: float = 0.0) -> None:
         """Poll no more; wait for the poll under way, `timeout` seconds at most. Who waits for a read gets None."""
@@ -86,15 +85,23 @@ class PollingBusy(BusyBySignal):
     def wait_sent(self, timeout: float) -> None:
         """It puts in the calling thread."""
 
-    def put(self, value: int) -> None:
-        """Put without callback, in the calling thread."""
+    def put(self, value: int, confirmed: Confirmed) -> None:
+        """Put without callback, in the calling thread; a read behind it tells whether it was taken."""
+        run_as_user(functools.partial(self._put_and_look, value, confirmed))
+
+    def put_callback(self, value: int, answer: PutAnswer) -> None:
+        """Put without callback, in the calling thread: it is served before any later read."""
+        run_as_user(functools.partial(self._put_and_answer, value, answer))
+
+    def _put_and_look(self, value: int, confirmed: Confirmed) -> None:
         try:
             self._put(value)
         except Exception as error:  # each control layer has its own
-            logger.warning("%s: %d could not be put: %s", self.pv, value, error)
+            confirmed(str(error))
+        else:
+            self.read(functools.partial(self._confirm, value, confirmed))
 
-    def put_callback(self, value: int, answer: PutAnswer) -> None:
-        """Put without callback: it is served before any later read."""
+    def _put_and_answer(self, value: int, answer: PutAnswer) -> None:
         try:
             self._put(value)
         except Exception as error:  # each control layer has its own
@@ -111,6 +118,11 @@ class PollingBusy(BusyBySignal):
             self._resting.set()  # the thread may be waiting for the time of a poll that is not needed any more
         if not self._worker.do(self._read):
             self._give_up()
+
+    def _confirm(self, value: int, confirmed: Confirmed, reading: Reading | None) -> None:
+        confirmed(why_not_taken(value, reading))
+        if reading is not None:
+            self._listener.record_read(reading)  # else the next poll would be the first to tell
 
     def _put(self, value: int) -> None:
         if not self._signal.connected:  # ophyd would wait for it

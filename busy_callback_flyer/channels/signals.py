@@ -15,15 +15,25 @@ from typing import Any
 import numpy as np
 import ophyd
 from ophyd import EpicsSignalRO
-from ophyd.signal import EpicsSignalBase, Signal
+from ophyd.signal import Signal
 
 # isort: split
 from epics import dbr
 
-from ..engine.ports import ArrayReading, BusyListener, Put, PutAnswer, Reading, ValueReading
+from ..engine.ports import ArrayReading, BusyListener, Confirmed, Put, PutAnswer, Reading, ValueReading
 from ..engine.worker import Worker
+from .epics import why_not_taken
 from .private_names import read_pv, reads_strings
-from .signal_reader import BusyBySignal, BySignal, Reader, put_anew, put_that_raised
+from .signal_reader import (
+    AskedBySignal,
+    BusyBySignal,
+    BySignal,
+    put_anew,
+    put_that_raised,
+    reader_of,
+    reads_in_its_own_way,
+    units_of,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +76,7 @@ class SignalBusy(BusyBySignal):
     """
 
     needs_ground_read = True
-    keeps_order = True
+    keeps_order = False  # a read that fails must hold up the put
 
     def __init__(self, signal: Signal, worker: Worker, listener: BusyListener) -> None:
         super().__init__(signal, worker, listener)
@@ -110,10 +120,10 @@ class SignalBusy(BusyBySignal):
         """Wait until the worker did what was asked before; seconds, at most."""
         self._worker.wait(timeout)
 
-    def put(self, value: int) -> None:
+    def put(self, value: int, confirmed: Confirmed) -> None:
         """Put without callback, and look: of an event that came while others were at it, nobody may have told."""
-        self._worker.do(partial(self._put, value))
-        self._worker.do(self._look_again)
+        if not self._worker.do(partial(self._put_and_look, value, confirmed)):
+            confirmed("it was closed")
 
     def put_callback(self, value: int, answer: PutAnswer) -> None:
         """Put with callback; `answer` is called when it is back, and hears of a loss, but not of a refusal."""
@@ -135,6 +145,16 @@ class SignalBusy(BusyBySignal):
             self._putting = False
         if not self._reader.is_epics:  # no echo, but what it says now
             self._look_again()
+
+    def _put_and_look(self, value: int, confirmed: Confirmed) -> None:
+        refusal = None
+        try:
+            self._put(value)
+        except Exception as error:  # each control layer has its own
+            refusal = str(error) or repr(error)
+        reading = self._ask()
+        self._event(reading)
+        confirmed(why_not_taken(value, reading, refusal))
 
     def _put_and_answer(self, value: int, answer: PutAnswer) -> None:
         earlier = self._put_callback
@@ -216,7 +236,7 @@ class SignalBusy(BusyBySignal):
             self._worker.do(self._lost)
 
 
-class SignalArray(BySignal):
+class SignalArray(AskedBySignal):
     """A channel to an array by an ophyd signal.
 
     Parameters
@@ -226,20 +246,27 @@ class SignalArray(BySignal):
     worker : Worker
         The thread in which it is asked, and the answer given.
     nord : Signal, optional
-        How many elements it holds. A check: where somebody else monitors an array, pyepics asks for no more elements
-        than its latest event had.
+        How many elements it holds. A check, where it is connected: who reads the same array at the same time, by
+        pyepics and limited to some elements, shares the answer.
+    text : bool
+        Whether a text is needed, characters or one string, and not numbers. Its elements are characters.
     """
 
-    def __init__(self, signal: Signal, worker: Worker, nord: Signal | None = None) -> None:
+    def __init__(self, signal: Signal, worker: Worker, nord: Signal | None = None, *, text: bool = False) -> None:
         super().__init__(signal)
         self.problem: str | None = None
         self._worker = worker
-        self._reader = Reader(signal)
-        self._nord = nord if isinstance(signal, EpicsSignalBase) else None
+        self._read = reader_of(signal, whole=True)
+        self._text = text
+        self._nord = None if reads_in_its_own_way(signal) else nord
+        self._known: tuple[int, np.dtype[Any]] | None = None  # connections, and the type as it was read then
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
-        """Type of the elements; None while it is not connected."""
+        """Type of the elements; None while it is not connected. It is asked for once a connection."""
+        known = self._known
+        if known is not None and known[0] == self.connections and self.ready:
+            return known[1]
         try:
             return self._ask().values.dtype
         except Exception as error:  # each control layer has its own
@@ -254,49 +281,58 @@ class SignalArray(BySignal):
     @property
     def description(self) -> dict[str, Any]:
         """Source, and as its record has them units, precision and control limits."""
-        return dict(self._signal.describe()[self._signal.name])
+        description = dict(self._signal.describe()[self._signal.name])
+        return description | {"units": units_of(self._signal, description.get("units"))}
 
     def wait_ready(self, timeout: float | None) -> bool:
         """Wait until it is connected and was looked at; whether it is."""
         return super().wait_ready(timeout) and (self.dtype is not None or self.problem is not None)
 
-    def close(self) -> None:
-        """Nothing is held."""
+    def fetch_stamp(self, answer: Callable[[float | str], None]) -> None:
+        """Ask for the stamp, which fetches the whole array; `answer` gets it in the worker's thread, or why not."""
+        self._worker.ask(lambda: self._ask().stamp, answer)
 
     def fetch(self, answer: Callable[[ArrayReading | str], None]) -> None:
         """Ask for the array; `answer` gets it in the worker's thread, or a sentence why it could not be had."""
         self._worker.ask(self._ask, answer)
 
     def _ask(self) -> ArrayReading:
+        connections = self.connections
         for _ in range(LENGTH_TRIES):
-            value, stamp, _ = self._reader.get()
+            value, stamp = self._read()
+            nord = self._nord if getattr(read_pv(self._nord), "connected", False) else None
+            if self._text and isinstance(value, str):
+                value, nord = np.frombuffer(value.encode(), np.uint8), None
             values = np.atleast_1d(np.array(value, self._own_dtype()))
-            if self._nord is None or len(values) == self._nord.get(use_monitor=False):
+            if nord is None or len(values) == nord.get(use_monitor=False):
                 break
         else:
             raise ValueError(f"{self.pv} came with {len(values)} elements, and NORD says otherwise")
-        if values.ndim != 1 or values.dtype.kind not in "iuf":
-            self.problem = f"{self.pv} holds {values.dtype}, and numbers are needed"
+        fits = values.dtype == np.uint8 if self._text else values.dtype.kind in "iuf"
+        if values.ndim != 1 or not fits:
+            needed = "characters (FTVL CHAR) are needed, or one string" if self._text else "numbers are needed"
+            self.problem = f"{self.pv} holds {values.dtype}, and {needed}"
             raise ValueError(self.problem)
         self.problem = None
+        self._known = connections, values.dtype
         return ArrayReading(values, float(stamp))
 
     def _own_dtype(self) -> np.dtype[Any] | None:
         """The PV's, where pyepics tells: of a single element it makes a number of Python's own."""
         field_type = getattr(read_pv(self._signal), "ftype", None)
-        if field_type is None or ophyd.get_cl().name != "pyepics":
+        if field_type is None or ophyd.get_cl().name != "pyepics" or reads_in_its_own_way(self._signal):
             return None
         native = dbr.native_type(field_type)
         return None if native in (dbr.STRING, dbr.ENUM) else np.dtype(dbr.Map[native])
 
 
-class SignalValue(BySignal):
+class SignalValue(AskedBySignal):
     """A channel to a value that is read once a flight, by an ophyd signal.
 
     Parameters
     ----------
     signal : Signal
-        Of the value; ophyd reads and describes it.
+        Of the value: what its own ``read()`` and ``describe()`` say counts.
     worker : Worker
         The thread in which it is asked, and the answer given.
     """
@@ -304,11 +340,11 @@ class SignalValue(BySignal):
     def __init__(self, signal: Signal, worker: Worker) -> None:
         super().__init__(signal)
         self._worker = worker
-        self._reader = Reader(signal, as_string=reads_strings(signal))
+        self._read = reader_of(signal, string=reads_strings(signal))
 
     @property
     def description(self) -> dict[str, Any]:
-        """ophyd's own."""
+        """The signal's own."""
         return dict(self._signal.describe()[self._signal.name])
 
     def fetch(self, answer: Callable[[ValueReading | str], None]) -> None:
@@ -316,8 +352,7 @@ class SignalValue(BySignal):
         self._worker.ask(self._ask, answer)
 
     def _ask(self) -> ValueReading:
-        value, stamp, _ = self._reader.get()
-        return ValueReading(value, stamp)
+        return ValueReading(*self._read())
 
 
 class SignalCount(BySignal):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import Any, ClassVar, TypedDict
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 from ophyd import Device
 
-from ..engine.options import Option
+from ..channels import private_names
+from ..engine.options import Option, plain
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class DeviceArguments(TypedDict, total=False):
@@ -48,10 +52,23 @@ class Configured(Device):
         self._configured_at = time.time()
         super().__init__(prefix, name=name, **kwargs)
 
+    def __copy__(self) -> Self:
+        """Another one like it, and no component of its parent.
+
+        ophyd's own gives the new one `read_attrs` and `configuration_attrs`, in an order of chance: components of
+        components may become omitted by that.
+        """
+        arguments = private_names.arguments(self)
+        for told_by_kinds in ("read_attrs", "configuration_attrs", "parent"):
+            arguments.pop(told_by_kinds, None)
+        copied = type(self)(**arguments)
+        private_names.copy_kinds(self, copied)
+        return copied
+
     @property
     def options(self) -> dict[str, Any]:
         """The options as they are set now, by name."""
-        return {option.name: getattr(self, option.attribute) for option in self.OPTIONS.values()}
+        return {option.name: plain(getattr(self, option.attribute)) for option in self.OPTIONS.values()}
 
     def check_options(self) -> None:
         """Refuse options that nothing can be done with.
@@ -114,6 +131,13 @@ class Configured(Device):
     def settings(self) -> dict[str, Any]:
         """What stands in the configuration beside the components, by key."""
         return {f"{self.name}_{name}": value for name, value in self.options.items() if value is not None}
+
+    def _repr_info(self) -> Iterator[tuple[str, Any]]:
+        """What `repr` shows and `copy.copy` makes another one from: the options, too."""
+        yield from super()._repr_info()
+        for name, value in self.options.items():
+            if value != self.OPTIONS[name].default:
+                yield name, value
 
     def _set(self, options: Mapping[str, Any]) -> None:
         for name, value in options.items():

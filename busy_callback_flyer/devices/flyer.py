@@ -4,29 +4,35 @@ from __future__ import annotations
 
 import inspect
 import logging
+import numbers
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from event_model import PartialEventPage
-from ophyd import Component, Device, Signal
+from ophyd import Component, Device, Kind, Signal
 
 from ..channels import private_names
 from ..channels.choice import name_of, state_of
 from ..channels.signal_reader import join_channel_access
-from ..engine.errors import FlightRefused
+from ..engine.collector import Collector, ValueSpec
+from ..engine.errors import CollectError, FlightRefused
 from ..engine.flight import Flight
+from ..engine.form import Described
 from ..engine.options import OPTIONS, FlyerOptions, Options, numpydoc, signature
+from ..engine.ports import Channel
 from ..engine.replay import Replay
 from ..engine.timeline import Timeline
 from ..engine.worker import Worker
 from . import events
+from .columns import check_names, is_hinted, refuse_omitted_times, refuse_one_key_twice
 from .configured import Configured, DeviceArguments
 from .events import FlightEvents
+from .left_over import refuse_left_overs
 from .one_flight import OneFlight
 from .records import BusyRecord, Waveform
 from .status import FlightStatus
-from .wiring import Wiring, column_names, open_busy
+from .wiring import Wiring, open_busy
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -36,8 +42,8 @@ logger = logging.getLogger(__name__)
 # Seconds, or in newer versions of ophyd a stand-in for `Device.connection_timeout`.
 _DEFAULT_TIMEOUT = inspect.signature(Device.wait_for_connection).parameters["timeout"].default
 
-COLLECT_TIMEOUT = 5.0
-"""Seconds that collect waits for arrays under way, where nobody waited for `complete` before."""
+COLLECT_TIMEOUT = 0.5
+"""Seconds that collect waits for arrays under way, where nobody waited for `complete` before: it blocks a RunEngine."""
 
 STOP_TIMEOUT = 0.2
 """Seconds that stop waits for the put of Done to go out, and for the statuses to fail."""
@@ -58,8 +64,9 @@ class BusyFlyer(Configured):
     Then the controller's arrays are asked for, and `complete` ends when they are in hand
     and found to be this flight's.
 
-    Every `Waveform` component is a column with the data key ``{name}_{attribute}``.
-    Override, add or drop (``yArr = None``) components in a subclass, as with any Device.
+    Every `Waveform` component is a column with the data key ``{name}_{attribute}``, but those of kind
+    omitted. Override, add or drop (``yArr = None``) components in a subclass, as with any Device. In a
+    sub-device its name is dotted: ``time_array="detector.times"``, with the key ``{name}_detector_times``.
 
     Parameters
     ----------
@@ -88,6 +95,9 @@ class BusyFlyer(Configured):
     was not staged is stopped where it can know: given up while the RunEngine was paused. Else
     the flight goes on, and a warning is logged.
 
+    A flyer that is a component of another device is flown, and not read: whatever kind it is given, it is of
+    kind config there, or omitted, so that reading the other device is no business of the flyer's.
+
     With ``events="ophyd"`` nobody tells what became of a put. A fresh read decides instead,
     and some things are harder to see: a refused put counts as flown if another client
     processed the record at that moment; a flight too short to be seen Busy, on an IOC whose
@@ -97,6 +107,10 @@ class BusyFlyer(Configured):
     What this process put by pyepics or ophyd before a kickoff is served before Busy is put. What it
     puts after the kickoff may be served earlier than that: wait for Busy (`SUB_FLIGHT_BUSY`, or
     ``kickoff_finishes_on="busy"``) where the order matters.
+
+    The RunEngine asks for a description once a run, and tells no flyer when a run begins. A flight of another
+    `layout`, `array_length`, `stream_name` or `time_array` than was described is refused at kickoff with
+    ``describe="flat"``, where the stream was declared before it; else at collect, and its arrays are kept.
 
     Callbacks added to the status of `kickoff` run in libca's thread. They must not block
     there, and they must not make blocking Channel Access calls; a warning names those that do.
@@ -125,7 +139,10 @@ class BusyFlyer(Configured):
 
     def __init__(self, prefix: str = "", *, name: str, **options: Unpack[FlyerArguments]) -> None:
         super().__init__(prefix, name=name, **options)
+        refuse_omitted_times(self)
+        self._refuse_times_in_a_text()
         self._gone = False
+        self._read_last = False
         self._checked: tuple[dict[str, Any], Options] | None = None
         self._replay = Replay()
         self._subscribers = Worker(f"{self.name} subscribers", join_channel_access)
@@ -133,17 +150,15 @@ class BusyFlyer(Configured):
         self._events = FlightEvents(self, self._subscribers)
         self._teller = Worker(f"{self.name} failures", join_channel_access)
         self._wiring = Wiring(self, self.OPEN_BUSY, self._teller)
+        self._described = Described()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         shadowed = [attr for attr in cls.component_names if attr in cls.OPTIONS]
         if shadowed:
             raise TypeError(f"{cls.__name__}.{shadowed[0]} is an option of BusyFlyer: give this component another name")
-        if hasattr(cls, "collect") and cls.collect_pages is BusyFlyer.collect_pages:
-            raise TypeError(
-                f"{cls.__name__}.collect would never be called: delete it, and describe_collect with it. "
-                "BusyFlyer.collect_pages emits every Waveform component by itself."
-            )
+        refuse_left_overs(cls, BusyFlyer)
+        refuse_one_key_twice(cls)
 
     # bluesky's verbs
 
@@ -163,7 +178,7 @@ class BusyFlyer(Configured):
         RuntimeError
             A flight is in progress, or the flyer was destroyed.
         FlightRefused
-            A PV is not of the kind that is needed.
+            A PV is not of the kind that is needed; or a stream was declared for events of another form.
         ValueError
             An option was set to what no flight can be flown with.
         """
@@ -176,6 +191,10 @@ class BusyFlyer(Configured):
         if earlier is not None and self.flying:
             raise RuntimeError(f"{self.name} is flying already ({earlier.flight.state.value}): stop() ends it")
         options = self.flight_options()
+        if options.describe == "flat":
+            advice = "Set the options before declare_stream" + ", and collect the latest flight first" * self.kept
+            form = self._wiring.collector.form(options, self._wiring.values(None))
+            self._described.refuse_other(form, FlightRefused, f"{advice}: {self.name} was not kicked off")
         if options.events != self._wiring.events:
             self._rewire()
         self.refuse_unusable()
@@ -186,9 +205,14 @@ class BusyFlyer(Configured):
         shown = None if options.kickoff_finishes_on == "busy" else progress
         status = FlightStatus(self, self._subscribers.do, shown)
         channel, values = wiring.driver.channel, wiring.values(options.points)
-        one = OneFlight(flight, channel, wiring.collector, values, self._replay, status, progress, self._events.publish)
-        wiring.driver.launch(flight, one)
-        if earlier is not None and earlier.kept:
+        collector, publish = wiring.collector, self._events.publish
+        ground = collector.ground(options.points, values)
+        one = OneFlight(flight, channel, collector, ground, values, self._replay, status, progress, publish)
+        was_kept = earlier is not None and earlier.kept
+        wiring.driver.launch(flight, one, ground)
+        if earlier is not None:
+            earlier.wait_no_longer("the next flight was kicked off")
+        if was_kept:
             logger.warning("%s forgets the arrays of its latest flight: nobody collected them", self.name)
         return status
 
@@ -221,16 +245,35 @@ class BusyFlyer(Configured):
             one.notify(status)
         return status
 
+    def describe(self) -> Any:
+        """Describe what `read` reads, which is no flight; until the next `describe_collect`, `hints` are of that."""
+        self._read_last = True
+        return super().describe()
+
     def describe_collect(self) -> dict[str, Any]:
         """Describe what `collect_pages` yields, in the form that `describe` asks for.
 
         Layout "rows": a number a point. Layout "array": arrays of the declared length, and how
         many of their elements count. A flight that was not collected yet is described as it was flown.
+        Waits for columns that were never connected, as long as a Device waits.
+
+        Raises
+        ------
+        TimeoutError
+            Names the PVs that are missing.
+        FlightRefused
+            A PV holds no numbers.
         """
-        one = self._latest
-        options = self.flight_options() if one is None or one.known_to_be_over else one.flight.options
-        keys = self._wiring.collector.describe(options, self._wiring.values(None))
-        return keys if options.describe == "flat" else {options.stream_name or self.name: keys}
+        self._read_last = False
+        one = self._uncollected
+        options = self.flight_options() if one is None else one.flight.options
+        collector, values = self._emitted(one)
+        channels = [spec.channel for spec in collector.arrays]
+        unknown = [channel for channel in channels if not channel.ready and channel.dtype is None]
+        self._wait_ready(unknown, self.connection_timeout, time.monotonic())
+        keys = collector.describe(options, values)
+        self._described.form = collector.form(options, values)
+        return keys if options.describe == "flat" else {options.stream_name or collector.name: keys}
 
     def collect_pages(self) -> Iterator[PartialEventPage]:
         """Yield the flight's arrays as event pages, once; an event a point.
@@ -255,7 +298,11 @@ class BusyFlyer(Configured):
             self._collected_in_flight(one, paused)
         if not flight.finished:
             return
-        data = one.outcome.take(COLLECT_TIMEOUT + flight.options.fresh_timeout)
+        if one.kept:
+            form = one.collector.form(flight.options, one.values)
+            advice = f"The arrays are kept: busy_callback_flyer.plans.recover({self.name}) files them in another run"
+            self._described.refuse_other(form, CollectError, advice)
+        data = one.outcome.take(COLLECT_TIMEOUT)
         if data is not None and data.points:
             yield from one.collector.pages(data, flight.timeline, flight.options)
             flight.timeline.mark("collected", time.monotonic())
@@ -340,13 +387,34 @@ class BusyFlyer(Configured):
             raise RuntimeError(f"{self.name} has no arrays to offer yet: its flight is in progress")
         if one.flight.error is not None:
             raise RuntimeError(f"{self.name} has no arrays to offer: its flight failed") from one.flight.error
-        one.outcome.offer_again(COLLECT_TIMEOUT + one.flight.options.fresh_timeout)
+        one.outcome.offer_again(COLLECT_TIMEOUT)
+
+    @property
+    def kind(self) -> Kind:
+        """What it is to its parent: of kind config at most, as it is flown, and not read."""
+        kind: Kind = super().kind
+        return kind if self.parent is None else kind & ~Kind.hinted
+
+    @kind.setter
+    def kind(self, kind: Kind | str | int) -> None:
+        Device.kind.fset(self, kind)
 
     @property
     def hints(self) -> dict[str, Any]:
-        """The columns, the one of times excepted."""
-        numbers = self._wiring.collector.numbers
-        return {"fields": [key for attr, key in numbers.items() if attr != self.time_array]}
+        """The columns and the values of kind hinted; where no column is, all but texts and the times.
+
+        Where the flyer is read like any device (`describe` came last), ophyd's own: of what `read` gives.
+        """
+        read: dict[str, Any] = super().hints
+        if self._read_last:
+            return read
+        one = self._uncollected
+        collector, values = self._emitted(one)
+        time_array = self.time_array if one is None else one.flight.options.time_array
+        hinted = [spec.key for spec in collector.arrays if is_hinted(getattr(self, spec.attr))]
+        columns = hinted or [key for attr, key in collector.numbers.items() if attr != time_array]
+        emitted = [value.key for value in values if value.emitted]
+        return {"fields": columns + [key for key in read["fields"] if key in emitted]}
 
     @property
     def plot_md(self) -> dict[str, Any]:
@@ -379,33 +447,16 @@ class BusyFlyer(Configured):
             It names the option.
         """
         super().check_options()
-        columns = column_names(type(self))
-        if self.time_array is not None and self.time_array not in columns:
-            raise ValueError(
-                f"time_array={self.time_array!r}: must be None or the name of a Waveform component "
-                f"({', '.join(columns)})"
-            )
-        if self.points is not None and not (columns and _is_signal(type(self), self.points)):
-            raise ValueError(
-                f"points={self.points!r}: must be None or the name of a component that is a signal, beside arrays"
-            )
-        if self.progress is not None and self.progress not in columns and not _is_signal(type(self), self.progress):
-            raise ValueError(
-                f"progress={self.progress!r}: must be None or the name of a component, a signal or a column"
-            )
-        if self.expected_points is not None and self.progress is None and self.time_array is None:
-            raise ValueError("expected_points is of no use without progress, the name of what counts points")
-        for option in ("expected_points", "expected_time"):
-            value = getattr(self, option)
-            if isinstance(value, str) and not _is_signal(type(self), value):
-                raise ValueError(f"{option}={value!r}: must be None, a number above 0, or the name of a signal")
+        check_names(self)
 
     def flight_options(self) -> Options:
         """The options as they are set now, checked, for a flight; see `check_options`."""
         given = self.options
         if self._checked is None or self._checked[0] != given:
             self.check_options()
+            self._refuse_times_in_a_text()
             self._checked = given, Options(**cast(FlyerOptions, given))
+        refuse_omitted_times(self)  # a kind can be set at any time
         return self._checked[1]
 
     def refuse_unusable(self) -> None:
@@ -430,17 +481,11 @@ class BusyFlyer(Configured):
         FlightRefused
             A PV is connected but not of the kind that is needed.
         """
-        if timeout is not None and not isinstance(timeout, int | float):
+        if timeout is not None and not isinstance(timeout, numbers.Real):
             timeout = self.connection_timeout
-        deadline = None if timeout is None else time.monotonic() + timeout
+        since = time.monotonic()
         super().wait_for_connection(all_signals=all_signals, timeout=timeout)
-        channels = self._wiring.channels
-        for channel in channels:
-            channel.wait_ready(None if deadline is None else max(0.0, deadline - time.monotonic()))
-        self.refuse_unusable()
-        missing = ", ".join(channel.pv for channel in channels if not channel.ready)
-        if missing:
-            raise TimeoutError(f"{self.name}: not connected within {timeout} s: {missing}")
+        self._wait_ready(self._wiring.channels, timeout, since)
 
     def destroy(self) -> None:
         """End the flight in progress, and release the channels; no other flight can be kicked off."""
@@ -457,6 +502,16 @@ class BusyFlyer(Configured):
     def _latest(self) -> OneFlight | None:
         return cast("OneFlight | None", self._wiring.driver.observer)
 
+    @property
+    def _uncollected(self) -> OneFlight | None:
+        """The latest flight, unless the plan knows that it is over."""
+        one = self._latest
+        return None if one is None or one.known_to_be_over else one
+
+    def _emitted(self, one: OneFlight | None) -> tuple[Collector, Sequence[ValueSpec]]:
+        """What collects a flight, or the next one, and the values beside it."""
+        return (self._wiring.collector, self._wiring.values(None)) if one is None else (one.collector, one.values)
+
     def _rewire(self) -> None:
         """Other channels, for another way of events."""
         taxi = self._wiring.driver.taxi
@@ -465,8 +520,23 @@ class BusyFlyer(Configured):
         if taxi is not None:
             self._wiring.driver.taxi, taxi.driver = taxi, self._wiring.drivers[1]
 
+    def _refuse_times_in_a_text(self) -> None:
+        """Only the component itself knows, so it has to be there."""
+        if self.time_array is not None and getattr(self, self.time_array).string:
+            raise ValueError(f"time_array={self.time_array!r}: must be None or a column of numbers, and this is a text")
+
+    def _wait_ready(self, channels: Sequence[Channel], timeout: float | None, since: float) -> None:
+        for channel in channels:
+            channel.wait_ready(None if timeout is None else max(0.0, since + timeout - time.monotonic()))
+        self.refuse_unusable()
+        missing = ", ".join(channel.pv for channel in channels if not channel.ready)
+        if missing:
+            raise TimeoutError(f"{self.name}: not connected within {timeout} s: {missing}")
+
     def _end_flight(self, why: str) -> None:
         self._wiring.driver.abort(why)
+        if self._latest is not None:
+            self._latest.wait_no_longer(why)
         for driver in self._wiring.drivers:
             driver.wait(STOP_TIMEOUT)
 
@@ -481,12 +551,6 @@ class BusyFlyer(Configured):
                 self.name,
                 one.flight.pv,
             )
-
-
-def _is_signal(device: type[Device], name: object) -> bool:
-    """Whether a component of that name is a signal."""
-    component = getattr(device, name, None) if isinstance(name, str) else None
-    return issubclass(getattr(component, "cls", object), Signal)
 
 
 BusyFlyer.__doc__ = (BusyFlyer.__doc__ or "").replace("    {options}", numpydoc(OPTIONS.values()))

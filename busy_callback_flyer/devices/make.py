@@ -10,9 +10,9 @@ from ophyd import Component, EpicsSignalRO
 from ophyd.device import DEVICE_RESERVED_ATTRS
 
 from ..engine.options import OPTIONS, signature
+from .columns import column_names
 from .flyer import BusyFlyer, FlyerArguments
 from .records import BusyRecord, Waveform
-from .wiring import column_names
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -39,9 +39,10 @@ def make_flyer(
     name : str
         Of the flyer; the data keys begin with it.
     busy : str
-        The busy record's PV.
+        The busy record's PV, or that of an integer that is 1 during a scan, such as ``scan1.EXSC``.
     arrays : mapping
-        Columns in order: the PV of each, or a mapping with ``pv`` and options of `Waveform`.
+        Columns in order: the PV of each, or a mapping with ``pv``, options of `Waveform` and ``kind``. A PV is a
+        record or one of its fields, such as ``scan1.P1RA``.
     signals : mapping, optional
         PVs of values that are read once a flight, one data key each.
     **options
@@ -71,7 +72,7 @@ def make_flyer(
         how = {"pv": array} if isinstance(array, str) else dict(array)
         if "pv" not in how:
             raise ValueError(f"the column {attr!r} of {name} has no pv")
-        components[attr] = Component(Waveform, how.pop("pv"), kind="config", **how)
+        components[attr] = Component(Waveform, how.pop("pv"), **{"kind": "config", **how})
     for attr, pv in signals.items():
         components[attr] = Component(EpicsSignalRO, pv, kind="normal")
     options.setdefault("time_array", None)

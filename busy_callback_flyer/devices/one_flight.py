@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from ..engine.collector import Collector, ValueSpec
+from ..engine.errors import CollectError
 from ..engine.flight import Flight
+from ..engine.freshness import Ground
 from ..engine.outcome import Outcome
 from ..engine.ports import BusyChannel
 from ..engine.progress import Progress
@@ -31,6 +33,8 @@ class OneFlight:
     channel : BusyChannel
         It lends its thread to the user's callbacks.
     collector : Collector
+    ground : Ground
+        Knows what the arrays bore when Busy was put.
     values : sequence of ValueSpec
         What is read beside the arrays.
     replay : Replay
@@ -57,6 +61,7 @@ class OneFlight:
         flight: Flight,
         channel: BusyChannel,
         collector: Collector,
+        ground: Ground,
         values: Sequence[ValueSpec],
         replay: Replay,
         kickoff: FlightStatus,
@@ -65,6 +70,7 @@ class OneFlight:
     ) -> None:
         self.flight = flight
         self.collector = collector
+        self.ground = ground
         self.values = values
         self.kickoff = kickoff
         self.progress = progress
@@ -94,6 +100,13 @@ class OneFlight:
         """Settle this status when the outcome is known."""
         self.outcome.notify(partial(self._settle, status))
 
+    def wait_no_longer(self, why: str) -> None:
+        """Fail the statuses of those who wait for arrays of a flight that is over; the arrays may still come."""
+        if self.flight.finished and self.outcome.awaited:
+            self.outcome.give_up_waiting(
+                CollectError(f"{self.flight.pv}: {why} before the arrays of the flight had come")
+            )
+
     # Of FlightObserver
 
     def began(self) -> None:
@@ -108,7 +121,7 @@ class OneFlight:
             ended, self._kickoff_ended = self._kickoff_ended, True
         if not ended:
             self._lend(self.kickoff.settle)
-        self.collector.fetch(self.flight, self.values, self.outcome.land)
+        self.collector.fetch(self.flight, self.ground, self.values, self.outcome.land)
         self._tell(BUSY)  # a flight may be too short to be seen
         self._tell(DONE)
 

@@ -7,14 +7,18 @@ from typing import TYPE_CHECKING, cast
 from ophyd import Signal
 
 from ..channels.polling import PollingBusy
-from ..engine.options import OPTIONS, require_seconds, signature
+from ..engine.options import POLLING_OPTIONS, PollingOptions, signature
 from ..engine.ports import BusyListener
-from .flyer import BusyFlyer, FlyerArguments
-from .status import FlightStatus
+from .configured import DeviceArguments
+from .flyer import BusyFlyer
 from .wiring import Wiring
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+
+class PollingArguments(PollingOptions, DeviceArguments, total=False):
+    """Keyword arguments of `PollingFlyer`."""
 
 
 def _open_polling(wiring: Wiring, signal: Signal, listener: BusyListener) -> PollingBusy:
@@ -32,22 +36,25 @@ class PollingFlyer(BusyFlyer):
     cannot tell is what became of the put, nor that of a flight between two polls if the
     record's stamps stand still: that counts as refused.
 
-    Attributes
+    Parameters
     ----------
+    prefix : str
+        Put before the components' PV names.
+    name : str
+        Of the flyer; the data keys begin with it.
     poll_sleep_interval_s : float
         Seconds between two polls.
+    **options
+        Of `BusyFlyer`.
     """
 
+    OPTIONS = POLLING_OPTIONS
     OPEN_BUSY = staticmethod(_open_polling)
 
-    def __init__(self, prefix: str = "", *, name: str, **options: Unpack[FlyerArguments]) -> None:
-        self.poll_sleep_interval_s = 0.05
-        super().__init__(prefix, name=name, **options)
-
-    def kickoff(self) -> FlightStatus:
-        """Start a flight, see `BusyFlyer.kickoff`."""
-        require_seconds("poll_sleep_interval_s", self.poll_sleep_interval_s)
-        return super().kickoff()
+    def __init__(self, prefix: str = "", *, name: str, **options: Unpack[PollingArguments]) -> None:
+        super().__init__(prefix, name=name, **options)  # type: ignore[misc]
 
 
-PollingFlyer.__init__.__signature__ = signature(PollingFlyer.__init__, OPTIONS.values())  # type: ignore[attr-defined]
+PollingFlyer.__init__.__signature__ = signature(  # type: ignore[attr-defined]
+    PollingFlyer.__init__, POLLING_OPTIONS.values()
+)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterator
 from typing import Any
 
 from ophyd import Component, Device, EpicsSignal, EpicsSignalRO
+
+from .fields import RecordField
 
 __all__ = ["BusyRecord", "BusyStatus", "Waveform"]
 
@@ -18,40 +21,47 @@ class BusyStatus(str, enum.Enum):
 
 
 class BusyRecord(Device):
-    """A synApps busy record: 1 while the controller works, written back to 0 when it is done."""
+    """A synApps busy record: 1 while the controller works, written back to 0 when it is done.
+
+    Another binary serves too, and an integer that is 0 or 1, such as sscan's ``EXSC``. A PV that has no OUT and FLNK
+    does without.
+    """
 
     state = Component(EpicsSignal, "", string=True, kind="normal")
     # Monitored, so that no run has to wait for what hardly ever changes.
-    output_link = Component(EpicsSignal, ".OUT", kind="config", auto_monitor=True)
-    forward_link = Component(EpicsSignal, ".FLNK", kind="config", auto_monitor=True)
+    output_link = RecordField(EpicsSignal, ".OUT", value="state", kind="config", auto_monitor=True)
+    forward_link = RecordField(EpicsSignal, ".FLNK", value="state", kind="config", auto_monitor=True)
 
 
 class Waveform(Device):
-    """An array of a flight, in a waveform record.
+    """An array of a flight: a waveform record, or any PV that holds numbers, such as sscan's ``D01DA``.
+
+    A PV that has no NELM and NORD does without.
 
     Parameters
     ----------
     prefix : str
         Of the PV's name.
-    fresh : bool, optional
-        Whether the array must have been written in the flight, by the IOC's stamps. False for
-        one that is filled before. By default it must, unless it is served by another IOC than
-        the busy record, whose clock may differ; True asks for it there too.
+    fresh : bool
+        Whether the array must have been written since the put of Busy: its stamp has to differ
+        from that of before. False for one that is filled before the flight, and where stamps
+        cannot tell, as they stand still, are coarse, or are made at reading.
     units : str, optional
         Of its numbers, where the record's EGU is empty.
     string : bool
-        The record's characters (FTVL CHAR) are one text, the same for all points.
+        What the PV holds is one text, the same for all points: characters (FTVL CHAR), or one string. Channel Access
+        cuts a string after 39 characters; of a long one (lsi, lso) ``.VAL$`` has all.
     """
 
     wave = Component(EpicsSignalRO, "", kind="normal")
-    number_elements = Component(EpicsSignalRO, ".NELM", kind="config", auto_monitor=True)
-    number_read = Component(EpicsSignalRO, ".NORD", kind="omitted")
+    number_elements = RecordField(EpicsSignalRO, ".NELM", value="wave", kind="config", auto_monitor=True)
+    number_read = RecordField(EpicsSignalRO, ".NORD", value="wave", kind="omitted")
 
     def __init__(
         self,
         prefix: str = "",
         *,
-        fresh: bool | None = None,
+        fresh: bool = True,
         units: str | None = None,
         string: bool = False,
         **kwargs: Any,
@@ -60,3 +70,10 @@ class Waveform(Device):
         self.units = units
         self.string = string
         super().__init__(prefix, **kwargs)
+
+    def _repr_info(self) -> Iterator[tuple[str, Any]]:
+        """What `repr` shows and `copy.copy` makes another one from."""
+        yield from super()._repr_info()
+        for name, default in (("fresh", None), ("units", None), ("string", False)):
+            if getattr(self, name) != default:
+                yield name, getattr(self, name)

@@ -13,6 +13,7 @@ from ..channels.choice import name_of, state_of
 from ..engine.collector import Collector
 from ..engine.errors import FlightRefused
 from ..engine.flight import Flight
+from ..engine.freshness import Ground
 from ..engine.options import TAXI_OPTIONS, FlyerOptions, Options, TaxiOptions, signature
 from ..engine.ports import BUSY
 from ..engine.replay import Replay
@@ -55,7 +56,8 @@ class TaxiFlyer(BusyFlyer):
 
     Notes
     -----
-    The arrays may be as old as the taxi's Busy: a controller may fill some of them on the way.
+    The arrays must have been written since the put of the taxi's Busy: a controller may fill some
+    of them on the way. Where another client flies meanwhile, they must be since the put of Busy.
 
     What was prepared stays so until it is flown. Where the plan that prepared it was given up,
     `stop` or `unstage` forgets it; the flyer does by itself where the RunEngine was paused then.
@@ -75,7 +77,7 @@ class TaxiFlyer(BusyFlyer):
         super().__init__(prefix, name=name, **options)  # type: ignore[misc]
         self._prepared: FlightStatus | None = None  # by the latest `prepare`
         self._replaying = False  # the RunEngine resumed, and may say again what it said
-        self._taxi = Taxi(self._wiring.drivers[1], self._taxi_kickoff, self._one_clock)
+        self._taxi = Taxi(self._wiring.drivers[1], self._taxi_kickoff)
         self._wiring.driver.taxi = self._taxi
 
     def prepare(self, value: Any = None) -> FlightStatus:
@@ -163,7 +165,8 @@ class TaxiFlyer(BusyFlyer):
         if self._replay.paused and not self.flying:  # and did not resume
             self._taxi.end("its plan was given up in a pause")
 
-    def _taxi_kickoff(self) -> FlightStatus:
+    def _taxi_kickoff(self) -> tuple[FlightStatus, Ground]:
+        """The arrays may be filled on the way, so their ground is that of the taxi."""
         options = Options(**cast(FlyerOptions, self.options | {"flight_timeout": self.taxi_timeout}))
         flight = Flight(
             name_of(state_of(self.taxi)),
@@ -173,11 +176,10 @@ class TaxiFlyer(BusyFlyer):
         )
         driver, status = self._taxi.driver, FlightStatus(self, self._subscribers.do)
         collector = Collector(f"{self.name}_taxi", [], driver.channel)
-        driver.launch(flight, OneFlight(flight, driver.channel, collector, [], Replay(), status, None, lambda *_: None))
-        return status
-
-    def _one_clock(self) -> bool:
-        return self._taxi.driver.channel.host == self._wiring.driver.channel.host
+        ground = self._wiring.collector.ground(options.points, self._wiring.values(options.points))
+        one = OneFlight(flight, driver.channel, collector, ground, [], Replay(), status, None, lambda *_: None)
+        driver.launch(flight, one, ground)
+        return status, ground
 
 
 TaxiFlyer.__init__.__signature__ = signature(TaxiFlyer.__init__, TAXI_OPTIONS.values())  # type: ignore[attr-defined]

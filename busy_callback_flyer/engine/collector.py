@@ -16,15 +16,15 @@ from event_model import DataKey, PartialEventPage
 from .deadlines import Alarm
 from .errors import CollectError, FlightRefused, RaggedArrayError, StaleArrayError
 from .flight import Flight
+from .form import Form
+from .freshness import Ground, NotFresh, Written, served_elsewhere
 from .options import Options
 from .pages import (
     Column,
     Scalar,
     array_page,
     check_declared,
-    check_fresh,
     check_lengths,
-    check_not_overtaken,
     data_key,
     event_pages,
     first_points,
@@ -34,12 +34,17 @@ from .pages import (
     truncated,
 )
 from .ports import ArrayChannel, ArrayReading, BusyChannel, Reading, ValueChannel, ValueReading
+from .text import decoded
 from .timeline import Timeline
+from .times import doubt
 
 logger = logging.getLogger(__name__)
 
 FRESH_INTERVAL, LONGEST_INTERVAL = 0.01, 0.5
 """Seconds before arrays that are too old are asked for again, at first and at most; twice as many each time."""
+
+PATIENCE = 5.0
+"""Seconds that all may need to answer together, beside what each of them may need."""
 
 _BUSY_AFTER = "the busy record, after the arrays"  # no component has such a name
 
@@ -57,8 +62,8 @@ class ArraySpec:
     key : str
         Data key.
     channel : ArrayChannel
-    fresh : bool or None
-        Whether its stamps must be the flight's; None: where the busy record's IOC serves it.
+    fresh : bool
+        Whether it must have been written since the put of Busy.
     units : str or None
         Where the record has none.
     text : bool
@@ -68,7 +73,7 @@ class ArraySpec:
     attr: str
     key: str
     channel: ArrayChannel
-    fresh: bool | None = None
+    fresh: bool = True
     units: str | None = None
     text: bool = False
 
@@ -107,7 +112,7 @@ class FlightData(NamedTuple):
 
 
 Land = Callable[[FlightData | Exception], None]
-"""Takes what became of a flight's arrays, once."""
+"""Takes what became of a flight's arrays; what comes after the first is of no interest."""
 
 
 class Collector:
@@ -127,6 +132,11 @@ class Collector:
         self.name = name
         self.arrays = arrays
         self.busy = busy
+
+    @property
+    def attrs(self) -> list[str]:
+        """Names of its columns' components, in order."""
+        return [spec.attr for spec in self.arrays]
 
     @property
     def numbers(self) -> dict[str, str]:
@@ -158,9 +168,26 @@ class Collector:
                 keys[f"{spec.key}_nord"] = nord_key(description["source"])
         return keys | {value.key: cast(DataKey, value.channel.description) for value in values if value.emitted}
 
-    def fetch(self, flight: Flight, values: Sequence[ValueSpec], land: Land) -> None:
-        """Ask for all that a finished flight brought, without waiting for it; `land` is called once."""
-        _Fetch(self, flight, values, land).ask()
+    def form(self, options: Options, values: Sequence[ValueSpec]) -> Form:
+        """What a description of such a flight fixes for all flights of a run."""
+        keys = [spec.key for spec in self.arrays] + [value.key for value in values if value.emitted]
+        return Form(
+            None if options.describe == "flat" else options.stream_name or self.name,
+            options.layout,
+            options.array_length if options.layout == "array" else None,
+            options.time_array,
+            tuple(sorted(keys)),
+        )
+
+    def ground(self, points: str | None, values: Sequence[ValueSpec]) -> Ground:
+        """What will tell whether the columns were written since the put; `points` names the value that counts them."""
+        arrays = {spec.attr: spec.channel for spec in self.arrays if spec.fresh}
+        counters = {value.attr: value.channel for value in values if value.attr == points}
+        return Ground(arrays, counters if arrays else {}, self.busy)
+
+    def fetch(self, flight: Flight, ground: Ground, values: Sequence[ValueSpec], land: Land) -> None:
+        """Ask for all that a finished flight brought, without waiting for it; a deadline ends it."""
+        _Fetch(self, flight, ground, values, land).ask()
 
     def pages(self, data: FlightData, timeline: Timeline, options: Options) -> Iterator[PartialEventPage]:
         """Format it as event pages."""
@@ -170,55 +197,64 @@ class Collector:
         columns, scalars = data
         time_key = next((spec.key for spec in self.arrays if spec.attr == options.time_array), None)
         times = point_times(columns, time_key, options.time_origin, t0=t0, done=done)
+        for column in columns:
+            if column.key == time_key and (why := doubt(column.values, options.time_origin, timeline)) is not None:
+                logger.warning("%s, %s: %s", self.name, column.pv, why)
         if options.layout == "array":
             lengths = self.declared_lengths(options)
             yield array_page(columns, time_key, times, lengths, t0=t0, done=done, scalars=scalars)
         else:
             yield from event_pages(columns, time_key, times, t0=t0, page_size=options.page_size, scalars=scalars)
 
-    def elsewhere(self, spec: ArraySpec) -> bool:
-        """Whether another server has it than the busy record: another clock, and another circuit."""
-        host, own = spec.channel.host, self.busy.host
-        return host is not None and own is not None and host != own
-
     def declared_lengths(self, options: Options) -> dict[str, int]:
         """Elements of each cell of layout "array", by data key."""
         return {spec.key: options.array_length or spec.channel.size for spec in self.arrays}
 
 
-class _NotYetFresh(Exception):
-    """An array is older than the flight, and may still be on its way."""
-
-
 class _Fetch:
     """What one flight brought, on its way: asked for round by round, as long as it may still come."""
 
-    def __init__(self, collector: Collector, flight: Flight, values: Sequence[ValueSpec], land: Land) -> None:
+    def __init__(
+        self, collector: Collector, flight: Flight, ground: Ground, values: Sequence[ValueSpec], land: Land
+    ) -> None:
         self._collector = collector
         self._flight = flight
+        self._ground = ground
         self._values = values
         self._options = flight.options
         self._land = land
         self._until = time.monotonic() + flight.options.fresh_timeout
         self._interval = FRESH_INTERVAL
+        self._round: _Round | None = None
+        self._overdue = Alarm(self._give_up)
 
     def ask(self) -> None:
         """For all together, once more."""
         try:
-            _Round(self._collector, self._values, self._gather).ask()
+            self._round = asked = _Round(self._collector, self._values, self._gather)
+            self._overdue.set(time.monotonic() + asked.patience)
+            asked.ask()
         except Exception as error:  # whatever it is, who waits must hear of it
             self._fail(error)
 
+    def _give_up(self) -> None:
+        asked = self._round
+        if asked is not None and asked.silent:
+            self._land(CollectError(f"no answer within {asked.patience:.3g} s: {'; '.join(asked.silent)}"))
+
     def _gather(self, answers: Mapping[str, _Answer]) -> None:
+        self._overdue.set(None)
         now = time.monotonic()
+        patient = now < self._until
         self._flight.timeline.mark("arrays", now)
         try:
-            data = self._judge(answers, patient=now < self._until)
-        except _NotYetFresh:
-            Alarm(self.ask).set(min(now + self._interval, self._until))
-            self._interval = min(2 * self._interval, LONGEST_INTERVAL)
+            data = self._judge(answers, patient=patient)
         except CollectError as error:
-            self._land(error)
+            if isinstance(error, NotFresh) and patient:
+                Alarm(self.ask).set(min(now + self._interval, self._until))
+                self._interval = min(2 * self._interval, LONGEST_INTERVAL)
+            else:
+                self._land(error)
         except Exception as error:
             self._fail(error)
         else:
@@ -233,20 +269,20 @@ class _Fetch:
 
         Raises
         ------
-        _NotYetFresh
-            An array is too old, and `patient` is set.
+        NotFresh
+            An array was not written since the put. It is passed on with a warning, where that is asked for, only if
+            nobody is `patient` any more.
         CollectError
             An array could not be had, or is not this flight's, or they do not fit each other.
         """
         numbers: list[Column] = []
         scalars: list[Scalar] = []
-        judged: list[Column] = []
+        written: list[Written] = []
         for spec in self._collector.arrays:
             answer = _had(answers, spec.attr, spec.channel.pv)
-            # The stamps of another clock are not compared with the busy record's, unless that is asked for.
-            fresh = not self._collector.elsewhere(spec) if spec.fresh is None else bool(spec.fresh)
-            column = Column(spec.key, spec.channel.pv, answer.values, answer.stamp, fresh)
-            judged.append(column)
+            column = Column(spec.key, spec.channel.pv, answer.values, answer.stamp)
+            if spec.fresh:
+                written.append(Written(spec.attr, column.pv, column.stamp))
             if spec.text:
                 scalars.append(Scalar(spec.key, _text(column), column.stamp))
             else:
@@ -254,30 +290,27 @@ class _Fetch:
         count = None
         for value in self._values:
             answer = _had(answers, value.attr, value.channel.pv)
-            if value.attr == self._options.points:  # judged like an array; but it may be older than the flight
-                judged.append(Column(value.attr, value.channel.pv, np.empty(0), answer.stamp, ageless=True))
+            if value.attr == self._options.points:
+                if written:
+                    written.append(Written(value.attr, value.channel.pv, answer.stamp, counts=True))
                 count = _count(value.channel.pv, answer.value)
             if value.emitted:
                 scalars.append(Scalar(value.key, _plain(answer.value), answer.stamp))
-        self._check_age(judged, cast("Reading | None", answers[_BUSY_AFTER]), patient=patient)
+        self._check_age(written, cast("Reading | None", answers[_BUSY_AFTER]), patient=patient)
         numbers = self._of_one_length(numbers, count)
         if self._options.layout == "array":
             check_declared(numbers, self._collector.declared_lengths(self._options))
         return FlightData(numbers, scalars)
 
-    def _check_age(self, columns: list[Column], after: Reading | None, *, patient: bool) -> None:
+    def _check_age(self, written: list[Written], after: Reading | None, *, patient: bool) -> None:
         done = self._flight.timeline["done"].stamp
         assert done is not None
         try:
-            check_not_overtaken(columns, done, after)
-            try:
-                check_fresh(columns, self._flight.fresh_since)
-            except StaleArrayError:
-                if patient:
-                    raise _NotYetFresh from None
-                raise
+            self._ground.check_kept(written)
+            self._ground.check_not_overtaken(written, done, after)
+            self._ground.check_fresh(written, self._flight.foreign_done)
         except StaleArrayError as error:
-            if self._options.on_stale == "error":
+            if self._options.on_stale == "error" or (isinstance(error, NotFresh) and patient):
                 raise
             logger.warning("%s: %s", self._collector.name, error)
 
@@ -308,11 +341,26 @@ class _Round:
         self._ahead_of_busy = {value.attr for value in values} | {
             spec.attr
             for spec in collector.arrays
-            if not collector.busy.keeps_order or (spec.fresh and collector.elsewhere(spec))
+            if not collector.busy.keeps_order or served_elsewhere(spec.channel, collector.busy)
         }
         self._done = done
         self._lock = threading.Lock()
         self._answers: dict[str, _Answer] = {}
+
+    @property
+    def patience(self) -> float:
+        """Seconds after which all has to be here."""
+        return PATIENCE + sum(channel.patience for channel in self._channels.values())
+
+    @property
+    def silent(self) -> list[str]:
+        """Who has not answered, and what can be done about it."""
+        with self._lock:
+            asked = [channel for attr, channel in self._channels.items() if attr not in self._answers]
+            busy = self._busy if _BUSY_AFTER not in self._answers else None
+        if asked or busy is None:
+            return [f"{channel.pv} ({channel.why_silent})" for channel in asked]
+        return [f"{busy.pv}, behind the arrays (does the IOC answer?)"]
 
     def ask(self) -> None:
         in_order = not self._ahead_of_busy
@@ -361,7 +409,7 @@ def _text(column: Column) -> str:
         raise CollectError(
             f"{column.pv} is no text: it holds {column.values.dtype}, and characters (FTVL CHAR) are needed"
         )
-    return column.values.tobytes().split(b"\0")[0].decode("utf-8", "replace")
+    return decoded(column.values.tobytes())
 
 
 def _plain(value: Any) -> Any:

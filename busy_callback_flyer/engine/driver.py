@@ -17,12 +17,16 @@ from functools import partial
 from typing import Any, Protocol
 
 from .deadlines import Alarm
-from .flight import CALLBACK_GRACE, Flight, Order, Orders
+from .flight import CALLBACK_GRACE, Flight, Order, Orders, State
+from .freshness import Ground
 from .ports import BUSY, DONE, BusyChannel, BusyListener, Put, Reading
 from .taxi import Taxi
 from .worker import Worker
 
 logger = logging.getLogger(__name__)
+
+CONFIRM_TIMEOUT = 0.1
+"""Seconds that a look whether Done was written may delay a verdict."""
 
 
 class FlightObserver(Protocol):
@@ -76,12 +80,16 @@ class FlightDriver:
         self._lock = threading.Lock()  # guards the flight; never held while a channel or an observer is entered
         self._carried = threading.Condition(self._lock)
         self._orders: deque[tuple[Order, Flight, FlightObserver]] = deque()
+        self._ground: Ground | None = None  # of the latest flight
+        self._fencing: object = None  # the latest wait for it
         self._carrying = False
         self._untold = 0  # failures
         self._told_began = False
         self._alarm = Alarm(lambda: self._tell(self.flight, Flight.deadline))
         self._rings_at = math.inf
         self._armed = 0.0  # with the put
+        self._was_connected = False
+        self._ended_at = -math.inf  # a flight, by a Done of ours
         self.channel = open_channel(self)
 
     # What its owner asks
@@ -91,8 +99,15 @@ class FlightDriver:
         """Whether a flight is in progress, from its launch on."""
         return self.flight is not None and not self.flight.over
 
-    def launch(self, flight: Flight, observer: FlightObserver) -> None:
+    def launch(self, flight: Flight, observer: FlightObserver, ground: Ground | None = None) -> None:
         """Begin a flight; returns at once.
+
+        Parameters
+        ----------
+        flight : Flight
+        observer : FlightObserver
+        ground : Ground, optional
+            Asked what the arrays bear when Busy is put.
 
         Raises
         ------
@@ -102,12 +117,15 @@ class FlightDriver:
         channel = self.channel
         if self.taxi is not None:
             self.taxi.ready(flight)
-        flight.needs_fence = channel.needs_fence
+        flight.needs_fence = channel.needs_fence or bool(ground)
         flight.awaits_ground_read = channel.needs_ground_read
+        if ground is not None:
+            flight.awaits_stamps = lambda: ground.awaited
         with self._lock:
             if self.flying:
                 raise RuntimeError(f"{self._name} was kicked off by another thread at the same time")
             self.flight, self.observer, self._told_began = flight, observer, False
+            self._ground = ground
         channel.begin(lambda: not flight.over)
         channel.take_back(lambda: self._begin(flight))  # the put of a flight that was left to itself
 
@@ -141,7 +159,11 @@ class FlightDriver:
 
     def connected(self, reading: Reading) -> None:
         """See `BusyListener`."""
-        self._tell(self.flight, Flight.connected, reading)
+        flight, ground = self.flight, self._ground
+        self._was_connected, was_lost = True, flight is not None and flight.state is State.LOST
+        self._tell(flight, Flight.connected, reading)
+        if was_lost and flight is not None and flight.state is State.FLYING and ground is not None:
+            ground.keep()
 
     def connection_lost(self) -> None:
         """See `BusyListener`."""
@@ -232,6 +254,9 @@ class FlightDriver:
                 if order is Order.FORGET:
                     self.channel.take_back(self._go_on)  # which may go on in another thread
                     return
+                if order is Order.PUT_DONE:
+                    self._put_done(flight)  # which goes on when it is confirmed
+                    return
                 self._do(order, flight, observer)
             except Exception:  # a deadline will tell
                 logger.exception("%s could not %s", self._name, order.value)
@@ -249,22 +274,23 @@ class FlightDriver:
     def _do(self, order: Order, flight: Flight, observer: FlightObserver) -> None:
         channel = self.channel
         if order is Order.PUT_BUSY:
-            if self.taxi is not None:
-                self.taxi.flown()
-            if channel.needs_ground_read:
-                channel.read(lambda reading: self._tell(flight, Flight.ground_read, reading))
-            channel.put_callback(BUSY, partial(self._put_returned, flight))
-        elif order is Order.PUT_DONE:
-            channel.put(DONE)
+            self._put_busy(flight)
         elif order is Order.READ:
             channel.read(lambda reading: self._tell(flight, Flight.read_answers, reading))
         elif order is Order.FENCE:
-            channel.fence(lambda: self._tell(flight, Flight.fence_passed))
+            self._fence(flight)
         elif order is Order.TAXI:
             assert self.taxi is not None
             self.taxi.begin(flight, self)
         elif flight.error is None:
             self._finish(flight, observer)
+            if flight.callback_missing:
+                logger.warning(
+                    "%s: %s is Done, and its put-callback has not come: did the scan refuse to start, "
+                    "or does what it started go on (FLNK, a move back)?",
+                    self._name,
+                    flight.pv,
+                )
         else:
             if self.taxi is not None:
                 self.taxi.end("its flight was given up")
@@ -272,6 +298,64 @@ class FlightDriver:
                 self._untold += 1
             if not self._teller.do(lambda: self._tell_failure(observer)):
                 self._tell_failure(observer)
+
+    def _fence(self, flight: Flight) -> None:
+        """Wait for earlier puts first, and only then ask the arrays: their answers must not be older than needed."""
+        ground = self._ground
+        self._fencing = fencing = object()
+
+        def over() -> bool:
+            return flight.over or fencing is not self._fencing
+
+        def passed() -> None:
+            if not over():
+                self._tell(flight, Flight.fence_passed)
+
+        def fenced() -> None:
+            if ground is None or (self.taxi is not None and self.taxi.hand_over(ground)):
+                passed()
+            else:
+                ground.ask_ahead(self.channel, passed, over)
+
+        if self.channel.needs_fence:
+            self.channel.fence(fenced)
+        else:
+            fenced()
+
+    def _put_busy(self, flight: Flight) -> None:
+        channel, ground = self.channel, self._ground
+        handed_over = self.taxi is not None and self.taxi.flown()
+        why_not = None if ground is None or handed_over else ground.ask_along()
+        if why_not is not None:
+            self._tell(flight, lambda flight, now: flight.refuse(now, f"Busy was not put: {why_not}"))
+            return
+        if channel.needs_ground_read:
+            channel.read(lambda reading: self._tell(flight, Flight.ground_read, reading))
+        channel.put_callback(BUSY, partial(self._put_returned, flight))
+
+    def _put_done(self, flight: Flight) -> None:
+        """Put Done, and go on when it is confirmed, or after a moment."""
+        if flight.over:
+            self._ended_at = time.monotonic()
+        lock, waiting = threading.Lock(), [flight]  # until it is confirmed
+
+        def confirmed(problem: str | None) -> None:
+            with lock:
+                if not waiting:
+                    return
+                waiting.clear()
+            alarm.set(None)
+            if problem is not None:
+                logger.warning("%s: Done could not be written to %s: %s", self._name, flight.pv, problem)
+                self._tell(flight, Flight.done_not_written, problem)
+            self._go_on()
+
+        alarm = Alarm(lambda: confirmed(f"no read told within {CONFIRM_TIMEOUT:g} s whether the record took it"))
+        alarm.set(time.monotonic() + CONFIRM_TIMEOUT)
+        try:
+            self.channel.put(DONE, confirmed)
+        except Exception as error:  # whatever it is, the verdict must come
+            confirmed(repr(error))
 
     def _tell_failure(self, observer: FlightObserver) -> None:
         try:
@@ -284,4 +368,6 @@ class FlightDriver:
     def _begin(self, flight: Flight) -> None:
         channel = self.channel
         last = channel.reading if channel.ready else None
+        flight.settled_from = self._ended_at + flight.options.reset_settle
+        flight.reconnects = self._was_connected and last is None
         self._tell(flight, lambda flight, now: flight.kickoff(now, last))

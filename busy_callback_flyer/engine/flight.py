@@ -28,8 +28,8 @@ here waits or calls out, so every order of events can be tried in microseconds.
                                  ▼  stamp          ▼
                               failed            finished
 
-Two waits may come between the ground and SENT: for a taxi (TAXIING), and for what this
-process put before on another circuit (FENCING).
+Two waits may come between the ground and SENT: for a taxi (TAXIING); and for what this
+process put before on another circuit, and for arrays that the put could overtake (FENCING).
 
 A flight is *finished* by evidence only:
 
@@ -52,9 +52,10 @@ long as our put-callback is away: until then what ended was somebody else's. If 
 while the record is Busy again, the flight that ended before was ours.
 
 Every flight ends, except one whose record stays Busy on a live connection where no
-`flight_timeout` is set. Where it ends before its time, Done is written if the verdict asks
-for it; but first the put-callback is taken back (`Order.FORGET`), because it may be queued
-in the IOC, and the Done that ends the flight before would start it.
+`flight_timeout` is set. That bounds everything from `kickoff` on. Where a flight ends
+before its time, Done is written if the verdict asks for it; but first the put-callback is
+taken back (`Order.FORGET`), because it may be queued in the IOC, and the Done that ends the
+flight before would start it.
 
 All times given to a flight are seconds of one monotonic clock; stamps are the IOC's own,
 in seconds of the POSIX epoch.
@@ -67,12 +68,13 @@ It must give the same verdict and timeline as the other way; a property test hol
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable
 
 from .errors import FlightAborted, FlightError, FlightLost, FlightRefused, FlightTimeout
 from .options import Options
-from .ports import BUSY, DONE, Put, Reading
-from .timeline import Timeline, Times
+from .ports import BUSY, DONE, NEVER, Put, Reading
+from .timeline import Timeline, Times, dated
 
 CALLBACK_GRACE = 0.1
 """Seconds that a put-callback may trail the Done event before a read decides."""
@@ -85,9 +87,9 @@ class Order(enum.Enum):
     """What the owner of a flight is asked to do, in the order given, outside its lock."""
 
     TAXI = "taxi, then tell that it is over, or failed"
-    FENCE = "wait for earlier puts of this process to be served, then tell it"
-    PUT_BUSY = "put 1 with callback"
-    PUT_DONE = "put 0, without callback"
+    FENCE = "wait for earlier puts of this process and for arrays that the put could overtake, then tell it"
+    PUT_BUSY = "put 1 with callback, behind a question for the arrays' stamps"
+    PUT_DONE = "put 0, without callback, and tell where that failed"
     FORGET = "take the put-callback back, if it is pending"
     READ = "read the record afresh"
     FINISH = "tell the verdict"
@@ -96,13 +98,12 @@ class Order(enum.Enum):
 Orders = tuple[Order, ...]
 _NOTHING: Orders = ()
 _VERDICT: Orders = (Order.FINISH,)
-_SAYS = {DONE: "Done", BUSY: "Busy"}
 
 _Deadline = Callable[[float], Orders]
 
 
-def _said(reading: Reading) -> str:
-    return _SAYS.get(reading.value, f"{reading.value}, neither Busy nor Done")
+def _says(value: int) -> str:
+    return {DONE: "Done", BUSY: "Busy"}.get(value, f"{value}, neither Busy nor Done,")
 
 
 class State(enum.Enum):
@@ -113,7 +114,7 @@ class State(enum.Enum):
     CONNECTING = "waiting for the record to connect"
     CLEARING = "waiting for the record to become Done before the flight"
     SETTLING = "waiting for the controller to settle after a reset"
-    FENCING = "waiting for earlier puts of this process to be served"
+    FENCING = "waiting for earlier puts of this process to be served, and for the arrays' stamps"
     SENT = "waiting for Busy"
     FLYING = "waiting for Done"
     LOST = "waiting for the connection to come back"
@@ -144,11 +145,17 @@ class Flight:
     awaits_ground_read : bool
         Set it where a read is sent ahead of the put (`ground_read`).
     needs_fence : bool
-        Set it where puts that this process made before could be served after ours (`Order.FENCE`).
+        Set it where something has to be waited for just before the put (`Order.FENCE`).
     taxis : bool
         Set it where something else has to be done just before the put (`Order.TAXI`).
-    taxied_since : float or None
-        IOC stamp since when arrays may be of this flight, though it is before its Busy.
+    reconnects : bool
+        Set it where the record was connected before, and may need `reconnect_timeout`.
+    settled_from : float
+        Set it to when the controller of an earlier flight, which was ended, will have settled.
+    awaits_stamps : callable
+        Set it to what says which arrays have not told their stamps of before the put; empty: none.
+    foreign_done : float or None
+        Stamp of the latest Done, since our put, of another client's flight; infinite where it is not known.
     timeline : Timeline
     """
 
@@ -169,7 +176,10 @@ class Flight:
         self.awaits_ground_read = False
         self.needs_fence = False
         self.taxis = False
-        self.taxied_since: float | None = None
+        self.reconnects = False
+        self.settled_from = 0.0
+        self.awaits_stamps: Callable[[], str] = lambda: ""
+        self.foreign_done: float | None = None
         self._begun = False
         self.before: Reading | None = None  # the record just before our put
         self._last: Reading | None = None
@@ -177,17 +187,20 @@ class Flight:
         self._kickoff_at = 0.0
         self._state_since = 0.0
         self._put_at = 0.0
-        self._connection_went = False  # on the ground
+        self._not_written: str | None = None  # why Done was not, on the ground
         self._busy: Reading | None = None
         self._busy_by_read = False  # a Done event after that may be an older one
         self._busy_stamp: float | None = None  # the latest; an alarm moves it
         self._done: Reading | None = None
-        self._ended: dict[str, Times] | None = None  # Busy and Done since our put, with another Busy after
+        # Busy and Done since our put, with another Busy after; and `foreign_done` as it was then
+        self._ended: tuple[dict[str, Times], float | None] | None = None
         self._ask_at: float | None = None  # when a read is due
         self._in_doubt_since: float | None = None  # a read is to decide
         self._callback_back = False
         self._callback_tells = True  # what became of the put
         self._stamps_move = True
+        self._set_back = False  # the IOC's clock, since the ground
+        self._was_neither = False  # Busy nor Done, by the latest event
         self._rejoined = False  # our put-callback went down with an earlier connection
         self._read_pending = False
         self._read_is_later = False  # than the callback
@@ -215,16 +228,9 @@ class Flight:
         return self.state in (State.SENT, State.FLYING, State.LOST)
 
     @property
-    def fresh_since(self) -> float | None:
-        """IOC stamp below which an array is older than this flight: Busy's, else the record's before our put.
-
-        The taxi's, where there was one.
-        """
-        since = None if self.before is None else self.before.stamp
-        busy = self.timeline.get("busy")  # asked once: others read it while the flight goes on
-        if busy is not None and busy.stamp is not None:
-            since = busy.stamp
-        return since if since is None or self.taxied_since is None else min(since, self.taxied_since)
+    def callback_missing(self) -> bool:
+        """Whether it ended well and its put-callback, which could have come, was not back by then."""
+        return self.finished and not (self._callback_back or self._rejoined)
 
     @property
     def next_deadline(self) -> float | None:
@@ -242,9 +248,20 @@ class Flight:
         return self._go_on(now)
 
     def fence_passed(self, now: float) -> Orders:
-        """What this process put before was served."""
+        """What this process put before was served, and the arrays answered that were asked ahead of the put."""
+        if self.state is not State.FENCING:
+            return _NOTHING
         self.needs_fence = False
-        return self._go_on(now) if self.state is State.FENCING else _NOTHING
+        return self._go_on(now)
+
+    def done_not_written(self, why: str, now: float) -> Orders:
+        """The record did not take the Done that was put, or may not have taken it."""
+        if self.error is None:
+            self._not_written = why
+        else:
+            text = str(self.error).rstrip(".")
+            self.error = self.timeline.error = type(self.error)(f"{text}. Done could not be written: {why}.")
+        return _NOTHING
 
     def taxi_failed(self, error: Exception, now: float) -> Orders:
         """The taxi that was ordered has failed: nothing is flown."""
@@ -267,16 +284,17 @@ class Flight:
     def record_says(self, reading: Reading, now: float) -> Orders:
         """A monitor event came, other than the first of a subscription."""
         self._last = reading
+        anew, self._was_neither = self._was_neither, reading.value not in (DONE, BUSY)
         if self.state is State.CLEARING and reading.value == DONE:
-            if self.options.when_busy == "wait":
-                return self._take_off(reading, now)
-            return self._enter(State.SETTLING, now)
+            if self.options.when_busy == "reset":
+                self.settled_from = max(self.settled_from, now + self.options.reset_settle)
+            return self._take_off(reading, now)
         if self.state in (State.SETTLING, State.FENCING) and reading.value != DONE:
             return self._on_ground(reading, now)
         if self.state not in (State.SENT, State.FLYING):
             return _NOTHING
         if reading.value == BUSY:
-            return self._busy_says(reading, now)
+            return self._busy_says(reading, now, anew=anew)
         return self._done_says(reading, now) if reading.value == DONE else _NOTHING  # 2 and more are neither
 
     def ground_read(self, reading: Reading | None, now: float) -> Orders:
@@ -288,6 +306,7 @@ class Flight:
         self.awaits_ground_read = False
         if reading is not None and self.state in (State.SENT, State.FLYING):
             self.before, self._begun = reading, False
+            self.foreign_done = math.inf if reading.value == BUSY else None
             self._busy, self._busy_stamp, self._ended, self._stamps_move = None, None, None, True
             self._forget_done()
             self.timeline.forget("busy")
@@ -341,7 +360,7 @@ class Flight:
         if self.over or self.state in (State.NEW, State.CONNECTING, State.LOST):
             return _NOTHING
         if not self.airborne:
-            self._connection_went = True
+            self.reconnects = True
             return _NOTHING if self.state is State.TAXIING else self._enter(State.CONNECTING, now)
         if self._busy is None:  # nothing to know it by when it comes back
             return self._fail(
@@ -357,7 +376,7 @@ class Flight:
         if self.state is not State.LOST:  # we knew already: the news was under way at kickoff
             return self.record_says(reading, now)
         if reading.value != BUSY or reading.stamp != self._busy_stamp or not self._stamps_move:
-            said = "Busy, maybe in another flight" if reading.value == BUSY else _SAYS.get(reading.value, "as neither")
+            said = _says(reading.value) + ", maybe in another flight" * (reading.value == BUSY)
             return self._fail(FlightLost, now, f"the connection was lost, and the record came back {said}: fly again")
         self._done, self._ended, self._ask_at, self._in_doubt_since = None, None, None, None
         self._callback_back, self._rejoined = False, True
@@ -428,7 +447,8 @@ class Flight:
             return self._fail(
                 FlightRefused,
                 now,
-                f"the record is {_said(reading)} already, and when_busy='fail': wait for that flight, or write Done",
+                f"the record is {_says(reading.value)} already, and when_busy='fail': wait for that flight, or write "
+                "Done",
                 at_once=True,
             )
         self._enter(State.CLEARING, now)
@@ -439,6 +459,8 @@ class Flight:
         return self._enter(State.CONNECTING, now) if self._last is None else self._on_ground(self._last, now)
 
     def _take_off(self, reading: Reading | None, now: float) -> Orders:
+        if now < self.settled_from:
+            return self._enter(State.SETTLING, now)
         if self.taxis:
             self._enter(State.TAXIING, now)
             return (Order.TAXI,)
@@ -451,24 +473,37 @@ class Flight:
         self._enter(State.SENT, now)
         return (Order.PUT_BUSY,)
 
-    def _busy_says(self, reading: Reading, now: float) -> Orders:
-        if self._stamps_move and self.before is not None and reading.stamp < self.before.stamp:
+    def _busy_says(self, reading: Reading, now: float, *, anew: bool) -> Orders:
+        if self._is_late(reading):
             # Late news of an earlier flight. Or the IOC's clock was set back: only a read can tell.
             if self.state is State.SENT:
                 self._ask_at = now + CALLBACK_GRACE
             return _NOTHING
         if self._done is not None:  # another flight, and ours may be either
-            assert self._busy is not None
-            if not self._busy_by_read or (self._stamps_move and self._done.stamp > self._busy.stamp):
-                self._ended = self.timeline.noted("busy", "done")
+            if self._ended_a_flight(self._done):
+                self._ended = self.timeline.noted("busy", "done"), self.foreign_done
+                self.foreign_done = self._done.stamp
             self._forget_done()
-        elif self.state is State.FLYING and not self._busy_by_read:
+        elif self.state is State.FLYING and not self._busy_by_read and not anew:
             self._busy_stamp = reading.stamp  # nothing but an alarm
             return _NOTHING
         self._see_busy(reading, now)
         return self._weigh(now)
 
+    def _ended_a_flight(self, done: Reading) -> bool:
+        """Whether this Done came after the Busy that we know; after a read it may be older."""
+        assert self._busy is not None
+        return not self._busy_by_read or (self._stamps_move and done.stamp > self._busy.stamp)
+
+    def _is_late(self, reading: Reading) -> bool:
+        """Whether this Busy looks like news of an earlier flight."""
+        return (
+            self._stamps_move and not self._set_back and self.before is not None and reading.stamp < self.before.stamp
+        )
+
     def _done_says(self, reading: Reading, now: float) -> Orders:
+        if self.state is State.SENT and self.before is not None and self.before.value == BUSY:
+            self.foreign_done = reading.stamp  # of the flight that our put is queued behind
         if self.state is State.SENT or self._done is not None:
             return _NOTHING
         if self._restarted(reading) and not self._busy_by_read:  # else it is late news, and a read tells
@@ -483,6 +518,8 @@ class Flight:
                 return self._finish(now)
             if self._ended is not None:
                 return self._finish_the_ended(now)
+        if self._done is not None and self._ended_a_flight(self._done):
+            self.foreign_done = self._done.stamp
         if self.state is State.SENT or self._done is not None:
             self._see_busy(reading, now)
             self._busy_by_read = True
@@ -512,7 +549,7 @@ class Flight:
         """Whether this Done is of an IOC that was started anew, where nobody told of the loss."""
         if self._callback_tells or not self._callback_back or self._busy is None or self.before is None:
             return False
-        return self._stamps_move and reading.stamp <= self.before.stamp
+        return self._stamps_move and reading.stamp in (NEVER, self.before.stamp)
 
     def _lose_by_restart(self, now: float) -> Orders:
         why = "the record says a Done of before the flight, its IOC was restarted: fly again"
@@ -522,7 +559,9 @@ class Flight:
         self._busy, self._busy_stamp, self._busy_by_read = reading, reading.stamp, False
         self._in_doubt_since = None
         self._begun = True
-        moved = self._stamps_move = self.before is None or reading.stamp > self.before.stamp
+        moved = self._stamps_move = self.before is None or reading.stamp != self.before.stamp
+        self._set_back = self.before is not None and reading.stamp < self.before.stamp
+        self.timeline.stamps_stand_still = not moved
         self.timeline.mark("busy", now, reading.stamp if moved else None)
         self.timeline.t0_note = (
             "IOC stamp of Busy" if moved else "client's time of the put: the IOC's stamps stand still"
@@ -555,7 +594,8 @@ class Flight:
     def _finish_the_ended(self, now: float) -> Orders:
         """The record flies again, for somebody else: ours was the flight before."""
         assert self._ended is not None
-        self.timeline.restore(self._ended)
+        times, self.foreign_done = self._ended
+        self.timeline.restore(times)
         return self._finish(now)
 
     def _fail(
@@ -575,7 +615,11 @@ class Flight:
 
     def _circumstances(self, now: float, *, at_once: bool) -> str:
         last = self._last or self._last_seen
-        seen = "nothing" if last is None else f"{_said(last)}, stamp {last.stamp:.6f}"
+        seen = (
+            "nothing"
+            if last is None
+            else f"{_says(last.value)}, " + ("never processed" if last.stamp == NEVER else f"stamp {dated(last.stamp)}")
+        )
         if last is not None and (last.severity or last.alarm):  # to be disabled may be of no severity
             seen += f", alarm severity {last.severity} {last.alarm}"
         if at_once:
@@ -585,56 +629,73 @@ class Flight:
 
     # Deadlines
 
+    @property
+    def _patience(self) -> tuple[str, float]:
+        """How long a connection may take on the ground, and by which option."""
+        name = "reconnect_timeout" if self.reconnects else "start_timeout"
+        return name, getattr(self.options, name)
+
     def _deadlines(self) -> list[tuple[float, _Deadline]]:
         options, since = self.options, self._state_since
-        if self.state is State.CONNECTING:
-            if self._connection_went:
-                return [(since + options.reconnect_timeout, self._not_back_on_the_ground)]
-            return [(since + options.start_timeout, self._no_connection)]
-        if self.state is State.CLEARING:
-            return [(since + options.start_timeout, self._not_cleared)] if options.when_busy == "reset" else []
-        if self.state is State.FENCING:
-            return [(since + options.start_timeout, self._not_fenced)]
-        if self.state is State.SETTLING:
-            return [(since + options.reset_settle, lambda now: self._take_off(self._last, now))]
-        if not self.airborne:
+        if self.over or self.state is State.NEW:
             return []
         times: list[tuple[float, _Deadline]] = []
         if options.flight_timeout is not None:
-            times.append((self._put_at + options.flight_timeout, self._flight_timeout))
+            times.append((self._kickoff_at + options.flight_timeout, self._flight_timeout))
+        if self.state is State.CONNECTING:
+            times.append((since + self._patience[1], self._no_connection))
+        if self.state is State.CLEARING and options.when_busy == "reset":
+            times.append((since + options.start_timeout, self._not_cleared))
+        if self.state is State.FENCING:
+            times.append((since + self._patience[1], self._not_fenced))
+        if self.state is State.SETTLING:
+            times.append((self.settled_from, lambda now: self._take_off(self._last, now)))
         if self.state is State.LOST:
             times.append((since + options.reconnect_timeout, self._not_back))
         if self.state is State.SENT and not self._callback_back:
             times.append((self._put_at + options.start_timeout, self._no_sign_of_life))
-        if self.state in (State.SENT, State.FLYING) and self._ask_at is not None and not self._read_pending:
-            times.append((self._ask_at, lambda now: self._read()))
-        if self.state in (State.SENT, State.FLYING) and self._in_doubt_since is not None:
-            times.append((self._in_doubt_since + ANSWER_TIMEOUT, self._no_answer))
+        if self.state in (State.SENT, State.FLYING):
+            if self._ask_at is not None and not self._read_pending:
+                times.append((self._ask_at, lambda now: self._read()))
+            if self._in_doubt_since is not None:
+                times.append((self._in_doubt_since + ANSWER_TIMEOUT, self._no_answer))
+            if self.awaits_stamps():
+                times.append((self._put_at + options.start_timeout, self._no_stamps))
         return times
 
     def _no_connection(self, now: float) -> Orders:
+        name, seconds = self._patience
+        what = "the connection was lost before the put of Busy, and not back" if self.reconnects else "not connected"
         return self._fail(
-            FlightTimeout,
-            now,
-            f"not connected within start_timeout={self.options.start_timeout:g} s: "
-            "is the IOC up, and the PV's name right?",
+            FlightTimeout, now, f"{what} within {name}={seconds:g} s: is the IOC up, and the PV's name right?"
         )
 
     def _not_cleared(self, now: float) -> Orders:
+        why = self._not_written or "does another client put Busy?"
         return self._fail(
             FlightTimeout,
             now,
-            f"Done was written, but the record stayed Busy for {self.options.start_timeout:g} s: "
-            "does another client put Busy?",
+            f"Done was put, but the record stayed Busy for {self.options.start_timeout:g} s: {why}",
         )
 
     def _not_fenced(self, now: float) -> Orders:
+        name, seconds = self._patience
+        arrays = self.awaits_stamps()
+        if arrays:
+            return self._refuse_for_stamps(now, arrays, name, seconds)
         return self._fail(
             FlightTimeout,
             now,
-            f"what this process put before was not served within start_timeout={self.options.start_timeout:g} s, so "
+            f"what this process put before was not served within {name}={seconds:g} s, so "
             "Busy was not put: does the IOC answer, or does a callback of another PV block?",
         )
+
+    def _no_stamps(self, now: float) -> Orders:
+        return self._refuse_for_stamps(now, self.awaits_stamps(), "start_timeout", self.options.start_timeout)
+
+    def _refuse_for_stamps(self, now: float, arrays: str, name: str, seconds: float) -> Orders:
+        why = f"nobody could tell which arrays are this flight's: {arrays} within {name}={seconds:g} s"
+        return self._fail(FlightRefused, now, why, end=self.airborne)
 
     def _no_sign_of_life(self, now: float) -> Orders:
         return self._time_out(
@@ -652,21 +713,13 @@ class Flight:
     def _flight_timeout(self, now: float) -> Orders:
         return self._time_out(
             now,
-            f"not Done within {self._timeout_name}={self.options.flight_timeout:g} s of the put of Busy: "
-            "does the controller run, and is that long enough?",
+            f"not Done within {self._timeout_name}={self.options.flight_timeout:g} s of kickoff: "
+            + ("does the controller run, and is that long enough?" if self.airborne else "Busy was not put"),
         )
 
     def _time_out(self, now: float, why: str) -> Orders:
-        end = self.options.on_timeout == "reset" and self.state is not State.LOST
+        end = self.options.on_timeout == "reset" and self.state in (State.SENT, State.FLYING)
         return self._fail(FlightTimeout, now, why, end=end)
-
-    def _not_back_on_the_ground(self, now: float) -> Orders:
-        return self._fail(
-            FlightTimeout,
-            now,
-            "the connection was lost before the put of Busy, and not back within "
-            f"reconnect_timeout={self.options.reconnect_timeout:g} s: does the IOC run?",
-        )
 
     def _not_back(self, now: float) -> Orders:
         return self._fail(

@@ -55,6 +55,15 @@ def _number(value: object) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
+def plain(value: object) -> object:
+    """Numbers and texts as Python's own: every document writer takes those, and few take numpy's."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    if not _number(value):
+        return value
+    return int(value) if isinstance(value, numbers.Integral) else float(value)  # type: ignore[arg-type]
+
+
 class _Means:
     """What an option is, beside its type."""
 
@@ -122,8 +131,14 @@ class FlyerOptions(TypedDict, total=False):
     ]
     time_array: Annotated[str | None, _Means("tArr", "The column that holds the points' times.", _optional_name)]
     time_origin: Annotated[
-        Literal["absolute", "relative"],
-        _Means("absolute", "Whether those are seconds of the POSIX epoch, or since the flight's start."),
+        Literal["absolute", "relative", "epics"],
+        _Means(
+            "absolute",
+            """
+            Whether those are seconds of the POSIX epoch, since the flight's start, or of the EPICS epoch (since
+            1990, as areaDetector's epicsTS). A warning is logged where they lie far outside the flight: by
+            more than 5 minutes, or where they are relative, by more than 10 s and the flight's length.""",
+        ),
     ]
     points: Annotated[
         str | None,
@@ -239,6 +254,12 @@ class TaxiOptions(FlyerOptions, total=False):
     ]
 
 
+class PollingOptions(FlyerOptions, total=False):
+    """Options of `PollingFlyer`, as keyword arguments."""
+
+    poll_sleep_interval_s: Annotated[float, _Means(0.05, "Seconds between two polls.", _seconds)]
+
+
 @dataclass(frozen=True)
 class Option:
     """One option of a flyer.
@@ -301,6 +322,9 @@ OPTIONS = _table(FlyerOptions)
 TAXI_OPTIONS = _table(TaxiOptions)
 """Options of `TaxiFlyer`, by name."""
 
+POLLING_OPTIONS = _table(PollingOptions)
+"""Options of `PollingFlyer`, by name."""
+
 
 class Options:
     """The options of one flight, checked; those that are not given have their defaults.
@@ -314,18 +338,13 @@ class Options:
     """
 
     def __init__(self, **given: Unpack[FlyerOptions]) -> None:
-        self.__dict__ = {name: given.get(name, option.default) for name, option in OPTIONS.items()}
+        self.__dict__ = {name: plain(given.get(name, option.default)) for name, option in OPTIONS.items()}
         for name, option in OPTIONS.items():
             option.check(self.__dict__[name])
 
     if TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any: ...
-
-
-def require_seconds(name: str, value: object) -> None:
-    """Refuse what is not a number of seconds, 0 or more; see `Option.check`."""
-    Option(name, float, 0.0, "", _seconds).check(value)
 
 
 def numpydoc(options: Iterable[Option]) -> str:

@@ -57,13 +57,22 @@ class Outcome:
         self._tell(tell)
 
     def land(self, what: FlightData | Exception) -> None:
-        """It is known."""
+        """It is known; what comes later counts no more."""
         with self._lock:
+            if self._known.is_set():
+                return
             self._what = what
             self._known.set()
             waiting, self._waiting = self._waiting, []
         for tell in waiting:
             self._tell(tell)
+
+    def give_up_waiting(self, error: Exception) -> None:
+        """Tell those who wait that they wait no longer. What is under way may still come, and be collected."""
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+        for tell in waiting:
+            tell(error)
 
     def take(self, timeout: float) -> FlightData | None:
         """The data, to whom asks first; None to others. Waits for those under way, `timeout` seconds at most.
@@ -89,7 +98,9 @@ class Outcome:
 
     def _data(self, timeout: float) -> FlightData:
         if not self._known.wait(timeout):
-            raise CollectError(f"{self._pv}: the flight is done, but its arrays did not come within {timeout:g} s")
+            raise CollectError(
+                f"{self._pv}: the flight is done, but its arrays are not here yet: wait for complete() before collect"
+            )
         if isinstance(self._what, Exception):
             raise self._what
         assert self._what is not None

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from event_model import DataKey, PartialEventPage
 
-from .errors import CollectError, RaggedArrayError, StaleArrayError
-from .ports import BUSY, DONE, Reading
+from .errors import CollectError, RaggedArrayError
+from .ports import EPICS_EPOCH
 
 logger = logging.getLogger(__name__)
 
@@ -30,18 +30,12 @@ class Column:
         One-dimensional, as long as the record's NORD.
     stamp : float
         The IOC's time stamp, seconds of the POSIX epoch.
-    judged : bool
-        Whether the stamp must be one of the flight's.
-    ageless : bool
-        Whether it may be older than the flight all the same, as what counts its points.
     """
 
     key: str
     pv: str
     values: np.ndarray
     stamp: float
-    judged: bool = True
-    ageless: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,76 +54,6 @@ class Scalar:
     key: str
     value: Any
     stamp: float
-
-
-# Are they this flight's?
-
-
-def check_fresh(columns: Sequence[Column], since: float | None) -> None:
-    """Refuse arrays that are older than the flight.
-
-    Parameters
-    ----------
-    columns : sequence of Column
-    since : float or None
-        IOC stamp of the flight's beginning; None: it is not known, nothing is judged.
-
-    Raises
-    ------
-    StaleArrayError
-        Names each old array, its stamp and the flight's.
-    """
-    if since is None:
-        return
-    stale = [column for column in columns if column.judged and not column.ageless and column.stamp < since]
-    if stale:
-        raise StaleArrayError(
-            f"not written in this flight, which began at stamp {since:.6f}: {_stamped(stale)}. Does the controller "
-            "write its arrays before Done, or within fresh_timeout after it? An array that is filled before the "
-            "flight wants fresh=False in its Component(Waveform)"
-        )
-
-
-def check_not_overtaken(columns: Sequence[Column], done: float, after: Reading | None) -> None:
-    """Refuse arrays that another flight may have written.
-
-    Parameters
-    ----------
-    columns : sequence of Column
-    done : float
-        IOC stamp of the flight's Done.
-    after : Reading or None
-        What the busy record said after the arrays were read; None: it could not be read.
-
-    Raises
-    ------
-    StaleArrayError
-        Names each array, its stamp, and those of Done and of what came after.
-    CollectError
-        The busy record could not be read.
-    """
-    judged = [column for column in columns if column.judged]
-    if not judged:
-        return
-    if after is None:
-        raise CollectError(
-            "the busy record could not be read after the arrays, so another flight may have written them: "
-            f"{_stamped(judged)}"
-        )
-    if after.value == DONE and after.stamp == done:
-        return
-    # What is no newer than our Done is ours in any case. Of what is newer nothing tells.
-    overtaken = [column for column in judged if column.stamp > done]
-    if overtaken:
-        raise StaleArrayError(
-            f"overtaken by another flight: this one ended at stamp {done:.6f}, and the record has since become "
-            f"{'Busy' if after.value == BUSY else 'Busy and Done'} (stamp {after.stamp:.6f}): {_stamped(overtaken)}. "
-            "Does another client use the busy record, or does the controller write its arrays long after Done?"
-        )
-
-
-def _stamped(columns: Sequence[Column]) -> str:
-    return ", ".join(f"{column.pv} (stamp {column.stamp:.6f})" for column in columns)
 
 
 # Are they of one length?
@@ -193,7 +117,7 @@ def _lengths(columns: Sequence[Column]) -> str:
 def point_times(
     columns: Sequence[Column],
     time_key: str | None,
-    origin: Literal["absolute", "relative"],
+    origin: Literal["absolute", "relative", "epics"],
     *,
     t0: float,
     done: float,
@@ -206,8 +130,8 @@ def point_times(
         Of equal length. If there are none, it is one point.
     time_key : str or None
         Key of the column that holds the times; None: there is none, and `done` stands for all.
-    origin : {"absolute", "relative"}
-        Whether that column counts from the epoch or from `t0`.
+    origin : {"absolute", "relative", "epics"}
+        Whether that column counts from the POSIX epoch, from `t0`, or from the EPICS epoch.
     t0, done : float
         Begin and end of the flight, seconds of the POSIX epoch.
 
@@ -218,7 +142,7 @@ def point_times(
     for column in columns:
         if column.key == time_key:
             times = column.values.astype(np.float64, copy=False)
-            return times + t0 if origin == "relative" else times
+            return times if origin == "absolute" else times + (t0 if origin == "relative" else EPICS_EPOCH)
     return np.full(len(columns[0].values) if columns else 1, done)
 
 

@@ -16,6 +16,9 @@ import numpy as np
 DONE, BUSY = 0, 1
 """The busy record's values. A site can rename its strings, so decisions are taken by these."""
 
+NEVER = EPICS_EPOCH = 631152000.0
+"""What EPICS counts from (1990-01-01): the stamp of what was never processed or written, also after a restart."""
+
 
 class Put(enum.Enum):
     """What became of a put."""
@@ -31,7 +34,7 @@ class Reading(NamedTuple):
     """What the busy record was seen to say."""
 
     value: int
-    """0 (Done) or 1 (Busy)."""
+    """0 (Done) or 1 (Busy); anything else is neither."""
     stamp: float
     """The server's time stamp, seconds of the POSIX epoch."""
     severity: int = 0
@@ -59,6 +62,9 @@ class ValueReading(NamedTuple):
 
 PutAnswer = Callable[[Put, str], None]
 """Takes what became of a put, and a sentence about it that may be empty."""
+
+Confirmed = Callable[[str | None], None]
+"""Takes None where a value was written, else a sentence why it was not, or may not have been."""
 
 
 class BusyListener(Protocol):
@@ -115,7 +121,7 @@ class BusyChannel(Channel, Protocol):
     """Whether a read has to be sent ahead of the put, because its traces are all that tells what became of it."""
 
     keeps_order: bool
-    """Whether a read is answered behind what the array channels of the same server were asked before."""
+    """Whether puts and reads are served behind what the array channels of the same server were asked before."""
 
     @property
     def reading(self) -> Reading | None:
@@ -131,8 +137,8 @@ class BusyChannel(Channel, Protocol):
     def fence(self, passed: Callable[[], None]) -> None:
         """Call `passed` when everything was served that this process put before."""
 
-    def put(self, value: int) -> None:
-        """Put without callback."""
+    def put(self, value: int, confirmed: Confirmed) -> None:
+        """Put without callback, and look behind it whether the record took it; `confirmed` is called once."""
 
     def put_callback(self, value: int, answer: PutAnswer) -> None:
         """Put with callback; `answer` is called once. At most one may be pending."""
@@ -165,6 +171,20 @@ class ArrayChannel(Channel, Protocol):
     def description(self) -> dict[str, Any]:
         """``source``, and what is known of ``units``, ``precision``, ``lower_ctrl_limit`` and ``upper_ctrl_limit``."""
 
+    connections: int
+    """How often the connection was lost: another number tells of a loss in between."""
+
+    @property
+    def patience(self) -> float:
+        """Seconds that its answer may need on a slow network; those of all channels are added."""
+
+    @property
+    def why_silent(self) -> str:
+        """What can keep an answer away and what to do about it, for messages."""
+
+    def fetch_stamp(self, answer: Callable[[float | str], None]) -> None:
+        """Ask for the stamp alone; `answer` gets it (POSIX epoch), or a sentence why it could not be had."""
+
     def fetch(self, answer: Callable[[ArrayReading | str], None]) -> None:
         """Ask for the array; `answer` gets it, or a sentence why it could not be had."""
 
@@ -175,6 +195,21 @@ class ValueChannel(Protocol):
     @property
     def pv(self) -> str:
         """Name of the PV, for messages."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is connected."""
+
+    connections: int
+    """How often the connection was lost: another number tells of a loss in between."""
+
+    @property
+    def patience(self) -> float:
+        """Seconds that its answer may need; those of all channels are added."""
+
+    @property
+    def why_silent(self) -> str:
+        """What can keep an answer away and what to do about it, for messages."""
 
     @property
     def description(self) -> dict[str, Any]:

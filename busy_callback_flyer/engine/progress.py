@@ -121,7 +121,8 @@ class Progress:
         counter = self._counter
         latest = None if counter is None else counter.latest
         if counter is not None and latest is not None:
-            since = self._flight.fresh_since if self._judged else None
+            busy = self._flight.timeline.get("busy") if self._judged else None
+            since = None if busy is None else busy.stamp
             old = latest is counter.first and since is not None and latest.stamp < since
             if old or "busy" not in self._flight.timeline:  # it is of an earlier flight
                 self._count = None if self._flight.over else 0

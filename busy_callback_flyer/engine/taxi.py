@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .flight import Flight
+from .freshness import Ground
 
 if TYPE_CHECKING:
     from .driver import FlightDriver
@@ -20,17 +21,17 @@ class Taxi:
     driver : FlightDriver
         Of the taxi's record.
     kickoff : callable
-        Starts a taxi and returns its status, which has `done`, `success`, `exception` and `add_callback`; it may raise.
-    comparable : callable
-        Whether the stamps of both records are of one clock.
+        Starts a taxi; returns its status, which has `done`, `success`, `exception` and `add_callback`, and what the
+        arrays bear when the taxi's Busy is put. It may raise.
     """
 
-    def __init__(self, driver: FlightDriver, kickoff: Callable[[], Any], comparable: Callable[[], bool]) -> None:
+    def __init__(self, driver: FlightDriver, kickoff: Callable[[], tuple[Any, Ground]]) -> None:
         self.driver = driver
         self._kickoff = kickoff
-        self._comparable = comparable
         self._lock = threading.Lock()
         self._waiting: Any = None  # the latest, as long as it is not flown
+        self._ground: Ground | None = None
+        self._handed_over = False
 
     @property
     def waiting(self) -> Any:
@@ -39,18 +40,15 @@ class Taxi:
 
     def go(self) -> Any:
         """Taxi now, for the flight that comes next; raises what its kickoff raises."""
-        ride = self._kickoff()
+        ride, ground = self._kickoff()
         with self._lock:
-            self._waiting = ride
+            self._waiting, self._ground = ride, ground
         return ride
 
     def ready(self, flight: Flight) -> None:
         """A flight is about to be launched: has it to taxi first?"""
-        ride = self._waiting
-        if ride is not None and ride.done and ride.success:
-            flight.taxied_since = self._taxied_since()
-        else:
-            flight.taxis = True
+        ride, self._handed_over = self._waiting, False
+        flight.taxis = ride is None or not (ride.done and ride.success)
 
     def begin(self, flight: Flight, owner: FlightDriver) -> None:
         """The flight orders it; its owner is told when it is over."""
@@ -65,7 +63,6 @@ class Taxi:
         def over(ride: Any) -> None:
             error = ride.exception(0)
             if error is None:
-                flight.taxied_since = self._taxied_since()
                 owner.taxi_over(flight)
             else:
                 owner.taxi_failed(flight, error)
@@ -74,18 +71,21 @@ class Taxi:
         if flight.over:  # it was stopped meanwhile
             self.end("its flight was given up")
 
-    def flown(self) -> None:
-        """Busy of the flight is put."""
+    def hand_over(self, ground: Ground) -> bool:
+        """Give a flight the ground of its taxi, unless another client has flown since."""
+        taxi, earlier = self.driver.flight, self._ground
+        alone = taxi is not None and taxi.foreign_done is None
+        self._handed_over = alone and earlier is not None and ground.adopt(earlier)
+        return self._handed_over
+
+    def flown(self) -> bool:
+        """Busy of the flight is about to be put; whether it has the ground of its taxi."""
         with self._lock:
             self._waiting = None
+        return self._handed_over
 
     def end(self, why: str) -> None:
         """End it if it is under way, and forget it."""
-        self.flown()
+        with self._lock:
+            self._waiting = None
         self.driver.abort(why)
-
-    def _taxied_since(self) -> float | None:
-        """Stamp of the taxi's Busy, if it was seen and is of the clock that the arrays' are compared with."""
-        flight = self.driver.flight
-        busy = None if flight is None else flight.timeline.get("busy")
-        return busy.stamp if busy is not None and self._comparable() else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 STEPS = {
     "put": "Busy is put",
@@ -51,6 +51,15 @@ class Timeline:
         Wall-clock time minus the monotonic clock that the flight is told, in seconds.
     pv : str
         Of the busy record, for its readers.
+
+    Attributes
+    ----------
+    error : Exception or None
+        Why the flight failed.
+    t0_note : str
+        Where `t0` comes from.
+    stamps_stand_still : bool
+        The record's stamps do not tell when it changed.
     """
 
     def __init__(self, clock_offset: float = 0.0, pv: str = "") -> None:
@@ -59,6 +68,7 @@ class Timeline:
         self._times: dict[str, Times] = {}  # marks are made when somebody asks, off the completion path
         self.error: Exception | None = None
         self.t0_note = "client's time of the put: Busy was not seen"
+        self.stamps_stand_still = False
 
     def mark(self, step: str, now: float, stamp: float | None = None) -> None:
         """Note that `step` became known `now`; a step that comes again keeps its latest news."""
@@ -105,10 +115,24 @@ class Timeline:
         return None if mark is None else mark.client if mark.stamp is None else mark.stamp
 
     @property
+    def why_no_delays(self) -> str | None:
+        """Why stamps and client times cannot be compared; None where they can.
+
+        A stamp of this flight lies between the put and the news of it. Where one does not, the two clocks differ.
+        """
+        if self.stamps_stand_still:
+            return "the record's stamps stand still"
+        put = self.get("put")
+        marks = [mark for mark in (self.get("busy"), self.get("done")) if mark is not None and mark.stamp is not None]
+        if put is None or all(put.client <= cast(float, mark.stamp) <= mark.client for mark in marks):
+            return None
+        return "the IOC's clock and this one differ"
+
+    @property
     def latency(self) -> float | None:
-        """Seconds from the stamp of Done to the finished status; None where one of them is not known."""
+        """Seconds from the stamp of Done to the finished status; None where they are not known, or do not compare."""
         done, finished = self.get("done"), self.get("finished")
-        if done is None or done.stamp is None or finished is None:
+        if done is None or done.stamp is None or finished is None or self.why_no_delays is not None:
             return None
         return finished.client - done.stamp
 
@@ -119,11 +143,13 @@ class Timeline:
         start = marks[0].client
         when = datetime.fromtimestamp(start).astimezone().isoformat(" ", "milliseconds")
         lines = [f"{self._pv}, seconds since {when}", "step         IOC stamp      client        delay"]
+        why_not = self.why_no_delays
         for step, client, stamp in marks:
-            stamped = f"{'':12}{client - start:12.6f}{'':12} "
-            if stamp is not None:
-                stamped = f"{stamp - start:12.6f}{client - start:12.6f}{1e3 * (client - stamp):10.3f} ms"
-            lines.append(f"{step:<10}{stamped}   {STEPS[step]}")
+            stamped = "" if stamp is None else f"{stamp - start:.6f}"
+            delay = "" if stamp is None or why_not is not None else f"{1e3 * (client - stamp):.3f} ms"
+            lines.append(f"{step:<10}{stamped:>12}{client - start:12.6f}{delay:>13}   {STEPS[step]}")
+        if why_not is not None:
+            lines.append(f"no delays: {why_not}")
         if self.latency is not None:
             lines.append(f"finished {1e3 * self.latency:.3f} ms after the IOC's Done")
         if self.t0 is not None:

@@ -12,10 +12,10 @@ from ophyd.signal import EpicsSignalBase
 import epics
 
 from ..channels.choice import state_of
-from ..channels.epics import EPICS_EPOCH, LINK, alarm_text
+from ..channels.epics import LINK, alarm_text
+from ..devices.columns import collected_names, column_names
 from ..devices.flyer import BusyFlyer
-from ..devices.wiring import column_names
-from ..engine.ports import BUSY, DONE
+from ..engine.ports import BUSY, DONE, EPICS_EPOCH
 from ..engine.timeline import dated
 from .check_busy import DEVICE_TIME, FIELDS, behaviour
 from .findings import Finding, Mark
@@ -31,7 +31,7 @@ _SAYS = {DONE: "Done", BUSY: "Busy"}
 
 def records(flyer: BusyFlyer, timeout: float, *, named: bool) -> Iterator[Finding]:
     """What is to be said of each PV, see `check` for the parameters."""
-    states, columns = flyer.busy_states, column_names(type(flyer))
+    states, columns = flyer.busy_states, collected_names(flyer)
     signals = [*states, *(getattr(flyer, attr).wave for attr in columns)]
     for signal in signals:
         if not isinstance(signal, EpicsSignalBase):

@@ -37,6 +37,10 @@ class Listener:
         return self.heard.get(timeout=TIMEOUT)
 
 
+def never_mind(problem: str | None) -> None:
+    """Take it as it comes whether a put was taken."""
+
+
 def in_thread(action: Callable[[], None]) -> None:
     """Run in a thread that Channel Access does not know."""
     errors: list[BaseException] = []

@@ -15,7 +15,7 @@ from busy_callback_flyer.channels.ca.library import DISCONNECTED, NORMAL, status
 from busy_callback_flyer.engine.ports import BUSY, DONE, ArrayReading, Put, Reading
 
 from ..conftest import PREFIX, look
-from .listening import Listener, in_thread
+from .listening import Listener, in_thread, never_mind
 
 TIMEOUT = 20.0
 BUSY_PV = f"{PREFIX}mybusy"
@@ -85,7 +85,7 @@ def test_requests_from_a_thread_that_channel_access_does_not_know(
     answer = readings.get(timeout=TIMEOUT)
     assert answer is not None
     assert answer.value == BUSY
-    in_thread(lambda: channel.put(DONE))
+    in_thread(lambda: channel.put(DONE, never_mind))
     assert listener.next()[1].value == DONE
 
 
@@ -139,7 +139,7 @@ def test_who_waits_for_an_answer_of_a_closed_channel_learns_it(
     assert puts.get(timeout=TIMEOUT)[0] == Put.LOST
     channel.read(readings.put)
     assert readings.get(timeout=TIMEOUT) is None
-    channel.put(DONE)
+    channel.put(DONE, never_mind)
     assert look(BUSY_PV)[0] == BUSY
     epics.caput(BUSY_PV, DONE)
 
@@ -158,7 +158,7 @@ def test_a_put_that_is_taken_back_starts_no_flight(
     channel.put_callback(BUSY, lambda put, text: answers.put(put))
     taken_back: queue.Queue[threading.Thread] = queue.Queue()
     channel.take_back(lambda: taken_back.put(threading.current_thread()))
-    channel.put(DONE)
+    channel.put(DONE, never_mind)
     assert answers.get(timeout=TIMEOUT) == Put.LOST
     assert taken_back.get(timeout=TIMEOUT) is not threading.current_thread(), "it had to wait for libca"
     while listener.next()[1].value == BUSY:
@@ -167,7 +167,7 @@ def test_a_put_that_is_taken_back_starts_no_flight(
     assert look(BUSY_PV)[0] == DONE
     channel.put_callback(BUSY, lambda put, text: answers.put(put))
     assert listener.next()[1].value == BUSY
-    channel.put(DONE)
+    channel.put(DONE, never_mind)
     assert answers.get(timeout=TIMEOUT) == Put.SERVED
     other.close()
 
@@ -191,7 +191,7 @@ def test_two_channels_to_one_record(channel: CABusy, listener: Listener) -> None
     other = Listener()
     second = CABusy(BUSY_PV, other)
     assert listener.next()[0] == other.next()[0] == "connected"
-    channel.put(BUSY)
+    channel.put(BUSY, never_mind)
     assert listener.next()[1].value == other.next()[1].value == BUSY
     second.close()
     assert listener.next()[1].value == DONE, "the first still hears"

@@ -26,7 +26,7 @@ from busy_callback_flyer.channels.ca.library import library
 from busy_callback_flyer.engine.ports import BUSY, DONE, Put, Reading
 
 from ..conftest import PREFIX, look
-from .listening import TIMEOUT, Listener, in_thread
+from .listening import TIMEOUT, Listener, in_thread, never_mind
 
 BUSY_PV = f"{PREFIX}mybusy"
 
@@ -221,7 +221,7 @@ def test_close_and_take_back_wait_for_nobody(channel: CABusy, controller: Callab
     assert not then.is_set()
     go_on.set()
     assert then.wait(TIMEOUT)
-    channel.put(DONE)
+    channel.put(DONE, never_mind)
 
 
 def test_close_goes_behind_a_put_that_is_taken_back(channel: CABusy, controller: Callable[..., None]) -> None:
@@ -231,7 +231,7 @@ def test_close_goes_behind_a_put_that_is_taken_back(channel: CABusy, controller:
     channel.put_callback(BUSY, lambda put, text: None)
     while listener.next()[1].value != BUSY:
         pass
-    channel.take_back(lambda: channel.put(DONE))
+    channel.take_back(lambda: channel.put(DONE, never_mind))
     channel.close()
     while listener.next()[1].value != DONE:
         pass
@@ -256,15 +256,18 @@ def test_a_channel_that_is_dropped_leaves_nothing(make: Callable[[], CABusy]) ->
     assert not numbers & set(base._handles)
 
 
-def test_a_plain_put_that_is_refused_is_logged(channel: CABusy, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_plain_put_that_is_refused_is_told_and_logged(channel: CABusy, caplog: pytest.LogCaptureFixture) -> None:
     epics.caput(f"{BUSY_PV}.DISP", 1, wait=True, timeout=TIMEOUT)
-    answered = threading.Event()
+    problems: queue.Queue[str | None] = queue.Queue()
     with caplog.at_level(logging.WARNING):
-        channel.put(BUSY)
-        channel.read(lambda reading: answered.set())
-        assert answered.wait(TIMEOUT)
+        channel.put(BUSY, problems.put)
+        problem = problems.get(timeout=TIMEOUT)
     epics.caput(f"{BUSY_PV}.DISP", 0, wait=True, timeout=TIMEOUT)
+    assert problem is not None
+    assert "it refused the put (Channel write request failed" in problem
     assert "write request failed" in caplog.text
+    channel.put(BUSY, problems.put)
+    assert problems.get(timeout=TIMEOUT) is None, "it takes it now"
 
 
 # In processes of their own
@@ -298,7 +301,7 @@ def test_two_callback_locks() -> None:
                 if first.acquire(blocking=False):
                     in_theirs.set()
                     assert in_ours.wait(TIMEOUT)
-                    channel.take_back(lambda: channel.put(0))
+                    channel.take_back(lambda: channel.put(0, lambda problem: None))
                     channel.close()
                     threading.Thread(target=done.wait, args=(TIMEOUT,)).start()
 
@@ -343,7 +346,7 @@ def test_a_put_that_is_taken_back_at_exit_is_followed_by_done(controller: Callab
         channel.put_callback(1, lambda put, text: None)
         assert busy.wait(TIMEOUT)
         channel.read(lambda reading: time.sleep(0.3))  # as long as the janitor has to wait
-        channel.take_back(lambda: channel.put(0))
+        channel.take_back(lambda: channel.put(0, lambda problem: None))
         """)
     assert look(BUSY_PV)[0] == DONE
 

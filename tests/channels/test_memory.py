@@ -15,6 +15,7 @@ from busy_callback_flyer.engine.collector import ArraySpec, Collector, FlightDat
 from busy_callback_flyer.engine.driver import FlightDriver
 from busy_callback_flyer.engine.errors import FlightAborted, FlightError, FlightLost, FlightRefused
 from busy_callback_flyer.engine.flight import Flight
+from busy_callback_flyer.engine.freshness import Ground
 from busy_callback_flyer.engine.options import Options
 from busy_callback_flyer.engine.ports import (
     BUSY,
@@ -30,7 +31,7 @@ from busy_callback_flyer.engine.ports import (
 )
 from busy_callback_flyer.engine.worker import Worker
 
-from .listening import TIMEOUT, Listener
+from .listening import TIMEOUT, Listener, never_mind
 
 
 class Pilot:
@@ -40,9 +41,9 @@ class Pilot:
         self.driver = FlightDriver("ifly", busy.heard_by, Worker("tells failures"))
         self.observer = Mock()
 
-    def launch(self) -> Flight:
+    def launch(self, ground: Ground | None = None) -> Flight:
         flight = Flight(self.driver.channel.pv, Options(time_array=None))
-        self.driver.launch(flight, self.observer)
+        self.driver.launch(flight, self.observer, ground)
         return flight
 
     def error(self) -> FlightError:
@@ -125,7 +126,7 @@ def test_requests_are_answered_in_any_order() -> None:
     busy.put_callback(BUSY, heard.put)
     busy.read(heard.first)
     busy.read(heard.second)
-    busy.put(DONE)
+    busy.put(DONE, never_mind)
     assert busy.sent == ["fence", "put 1 with callback", "read", "read", "put 0"]
     assert [request.what for request in busy.waiting] == ["fence", "put", "read", "read"]
     busy.answer_read(which=1)
@@ -169,10 +170,10 @@ def test_a_record_posts_changes_only() -> None:
     listener = Listener()
     record = MemoryRecord(listener=listener)
     before = record.record
-    record.put(DONE)
-    record.put(BUSY)
-    record.put(BUSY)
-    record.put(DONE)
+    record.put(DONE, never_mind)
+    record.put(BUSY, never_mind)
+    record.put(BUSY, never_mind)
+    record.put(DONE, never_mind)
     assert [listener.next()[1].value for _ in range(3)] == [DONE, BUSY, DONE]
     assert listener.heard.empty()
     assert record.record.stamp > before.stamp
@@ -306,12 +307,13 @@ def test_arrays_that_are_held_come_in_any_order(pilots: MakePilot) -> None:
     value = MemoryValue("a text", held=True)
     collector = Collector("ifly", [ArraySpec("x", "ifly_x", x), ArraySpec("y", "ifly_y", y)], record)
     values = [ValueSpec("sample", "ifly_sample", value)]
-    flight = pilots(record).launch()
+    ground = collector.ground(None, values)
+    flight = pilots(record).launch(ground)
     x.write([1, 2])
     y.write([3, 4])
     record.done()
     landed: list[FlightData | Exception] = []
-    collector.fetch(flight, values, landed.append)
+    collector.fetch(flight, ground, values, landed.append)
     for channel in (y, value, x):
         assert landed == []
         channel.answer()

@@ -12,14 +12,15 @@ from typing import Any
 import epics
 import numpy as np
 import pytest
-from ophyd import Device, EpicsSignal, EpicsSignalRO, Signal
-from ophyd.sim import FakeEpicsSignal
+from ophyd import Component, DerivedSignal, Device, EpicsSignal, EpicsSignalRO, Signal
+from ophyd.signal import AttributeSignal
+from ophyd.sim import FakeEpicsSignal, SynAxis, SynSignal
 from ophyd.utils import DisconnectedError, ReadOnlyError
 
 from busy_callback_flyer import Waveform
 from busy_callback_flyer.channels.ca import library
 from busy_callback_flyer.channels.choice import name_of, state_of, why_not_direct
-from busy_callback_flyer.channels.signal_reader import join_channel_access
+from busy_callback_flyer.channels.signal_reader import Reader, join_channel_access
 from busy_callback_flyer.channels.signals import SignalArray, SignalBusy, SignalCount, SignalValue
 from busy_callback_flyer.engine.ports import (
     BUSY,
@@ -36,7 +37,7 @@ from busy_callback_flyer.engine.ports import (
 from busy_callback_flyer.engine.worker import Worker
 
 from ..conftest import PREFIX, look
-from .listening import TIMEOUT, Listener, in_thread
+from .listening import TIMEOUT, Listener, in_thread, never_mind
 
 BUSY_PV = f"{PREFIX}mybusy"
 
@@ -137,7 +138,7 @@ def test_the_echo_of_a_put_is_not_heard(worker: Worker, listener: Listener) -> N
 
 def test_what_a_soft_signal_says_after_a_put_is_heard(worker: Worker, listener: Listener) -> None:
     channel = SignalBusy(Signal(name="state", value=0), worker, listener)
-    channel.put(BUSY)
+    channel.put(BUSY, never_mind)
     worker.wait(TIMEOUT)
     assert [listener.next()[0] for _ in range(2)] == ["connected", "says"]
     assert channel.reading is not None
@@ -291,7 +292,7 @@ def test_only_the_record_is_heard_and_no_echo(channel: SignalBusy, listener: Lis
     """An echo bears the value that was asked for and the client's clock."""
     controller(duration=60)
     for value in (BUSY, DONE):
-        channel.put(value)
+        channel.put(value, never_mind)
         reading = says(listener, value)
         assert look(BUSY_PV)[0] == value
         assert look(BUSY_PV)[1] == pytest.approx(reading.stamp, abs=2e-6)
@@ -313,7 +314,7 @@ def test_requests_block_nobody(channel: SignalBusy, listener: Listener, controll
     """They are made in the worker's thread, whoever asks."""
     controller(duration=60)
     for value in (BUSY, DONE):
-        in_thread(partial(channel.put, value))
+        in_thread(partial(channel.put, value, never_mind))
         says(listener, value)
 
 
@@ -332,7 +333,7 @@ def test_a_second_put_callback_is_not_sent_while_one_is_pending(channel: SignalB
     outcome, text = answers.get(timeout=TIMEOUT)
     assert outcome is Put.REFUSED
     assert "never answered" in text
-    channel.put(DONE)
+    channel.put(DONE, never_mind)
     assert answers.get(timeout=TIMEOUT) == (Put.UNTOLD, "")
 
 
@@ -354,11 +355,11 @@ def test_a_put_callback_is_lost_with_its_channel_and_with_its_connection(
 
 def test_an_illegal_value_is_told_as_it_is(channel: SignalBusy, listener: Listener, controller: Controller) -> None:
     controller(duration=60)
-    channel.put(BUSY)
+    channel.put(BUSY, never_mind)
     says(listener, BUSY)
     epics.caput(f"{BUSY_PV}.VAL", 2, timeout=TIMEOUT)
     says(listener, 2)
-    channel.put(DONE)
+    channel.put(DONE, never_mind)
     says(listener, DONE)
     assert channel.problem is None
 
@@ -392,3 +393,122 @@ def test_an_array_that_is_monitored_comes_whole(worker: Worker, controller: Cont
         assert answer.stamp == pytest.approx(look(pv)[1], abs=2e-6)
     assert channel.size > 50
     assert channel.host is not None
+
+
+# A signal's own reading
+
+
+class Kelvin(EpicsSignalRO):
+    def get(self, **kwargs: Any) -> Any:
+        return super().get(**kwargs) + 273.15
+
+
+class Stubborn(EpicsSignalRO):
+    def get(self) -> Any:
+        return super().get() - 1
+
+
+class InMetres(EpicsSignalRO):
+    def read(self) -> dict[str, Any]:
+        reading: dict[str, Any] = super().read()
+        reading[self.name]["value"] /= 1000
+        return reading
+
+
+class Sevens(Signal):
+    def get(self) -> Any:
+        return 7.5
+
+
+class Halves(DerivedSignal):
+    def inverse(self, value: float) -> float:
+        return value / 2
+
+
+class Readings(Device):
+    """Signals that read in their own way, most of them of one PV, and some monitored."""
+
+    kelvin = Component(Kelvin, "position")
+    monitored = Component(Kelvin, "position", auto_monitor=True)
+    stubborn = Component(Stubborn, "position", auto_monitor=True)
+    metres = Component(InMetres, "position", auto_monitor=True)
+    raw = Component(EpicsSignalRO, "position", auto_monitor=True)
+    half = Component(Halves, derived_from="raw")
+    soft = Component(Sevens)
+    prefixed = Component(AttributeSignal, attr="prefix")
+    synthetic = Component(SynSignal, func=lambda: 3)
+    axis = Component(SynAxis)
+
+
+def fetched(signal: Signal, worker: Worker) -> ValueReading:
+    answers: queue.Queue[Any] = queue.Queue()
+    SignalValue(signal, worker).fetch(answers.put)
+    answer = answers.get(timeout=TIMEOUT)
+    assert isinstance(answer, ValueReading), answer
+    return answer
+
+
+def test_a_value_is_what_the_signal_reads(worker: Worker, controller: Controller) -> None:
+    """However its class reads; by EPICS it is asked for at once, whatever a monitor has brought by then."""
+    device = Readings(PREFIX, name="device")
+    device.wait_for_connection(timeout=TIMEOUT)
+    device.axis.set(2.0).wait(TIMEOUT)
+    soft = {"soft": 7.5, "prefixed": PREFIX, "synthetic": 3, "axis.readback": 2.0, "axis.setpoint": 2.0}
+    for attr, value in soft.items():
+        signal = getattr(device, attr)
+        assert fetched(signal, worker) == ValueReading(value, signal.timestamp)
+        assert signal.read()[signal.name]["value"] == value
+    for position in range(10):
+        assert epics.caput(f"{PREFIX}position", position, wait=True, timeout=TIMEOUT) == 1
+        by_pv = {"kelvin": position + 273.15, "monitored": position + 273.15, "stubborn": position - 1}
+        by_pv |= {"metres": position / 1000, "half": position / 2, "raw": position}
+        said = {attr: fetched(getattr(device, attr), worker) for attr in by_pv}
+        assert {attr: reading.value for attr, reading in said.items()} == by_pv
+        stamp = look(f"{PREFIX}position")[1]
+        assert [said[attr].stamp for attr in ("kelvin", "raw")] == pytest.approx([stamp] * 2, abs=2e-6)
+
+
+def test_a_signal_that_is_asked_afresh_is_monitored_as_before(worker: Worker, controller: Controller) -> None:
+    signal = Kelvin(f"{PREFIX}position", name="kelvin", auto_monitor=True)
+    signal.wait_for_connection(timeout=TIMEOUT)
+    heard: queue.Queue[float] = queue.Queue()
+    signal.subscribe(lambda value, **_: heard.put(value), run=False)
+    for position in (81.0, 82.0):
+        epics.caput(f"{PREFIX}position", position, wait=True, timeout=TIMEOUT)
+        while heard.get(timeout=TIMEOUT) != position:
+            pass
+        assert fetched(signal, worker).value == position + 273.15
+        assert signal.get() == position + 273.15
+    assert signal._auto_monitor
+
+
+def test_a_signal_keeps_its_own_timeouts(worker: Worker, controller: Controller) -> None:
+    """Also where it is monitored, and another one reads its PV."""
+    signal = EpicsSignalRO(f"{PREFIX}position", name="slow", auto_monitor=True, timeout=7.5, connection_timeout=8.5)
+    signal.wait_for_connection(timeout=TIMEOUT)
+    reader = Reader(signal)
+    reader.get()
+    assert reader._afresh is not None
+    assert (reader._afresh.timeout, reader._afresh.connection_timeout) == (7.5, 8.5)
+
+
+def test_an_array_is_what_the_signal_reads(worker: Worker, controller: Controller) -> None:
+    """A scaled one of integers is none of integers, and its length is its own."""
+
+    class Scaled(EpicsSignalRO):
+        def get(self, **kwargs: Any) -> Any:
+            return 0.5 * np.asarray(super().get(**kwargs))[:2]
+
+    class Scaling(Waveform):
+        wave = Component(Scaled, "")
+
+    assert epics.caput(f"{PREFIX}ftvl_long", [1, 2, 3], wait=True, timeout=TIMEOUT) == 1
+    waveform = Scaling(f"{PREFIX}ftvl_long", name="scaling")
+    waveform.wait_for_connection(timeout=TIMEOUT)
+    array = SignalArray(waveform.wave, worker, waveform.number_read)
+    answers: queue.Queue[Any] = queue.Queue()
+    array.fetch(answers.put)
+    answer = answers.get(timeout=TIMEOUT)
+    assert answer.values.tolist() == [0.5, 1.0]
+    assert answer.stamp == pytest.approx(look(f"{PREFIX}ftvl_long")[1], abs=2e-6)
+    assert array.dtype == np.float64

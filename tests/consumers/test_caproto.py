@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 import textwrap
@@ -78,5 +77,4 @@ def test_a_read_only_busy_on_a_server_that_is_no_ioc() -> None:
     assert done.returncode == 1
     assert "FAIL  ro:mybusy: it is read-only for this user and host" in done.stdout
     assert "ok    ro:x_array: c1_x_array: an array of up to 5 doubles" in done.stdout
-    for field in ("OUT", "FLNK"):
-        assert re.search(rf"FAIL  ro:mybusy\.{field}: .*not connected\n.*`busy = Component\(EpicsSignal, ", done.stdout)
+    assert "not connected" not in done.stdout, "OUT and FLNK are not needed"

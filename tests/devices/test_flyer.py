@@ -22,7 +22,6 @@ from ophyd import Component, EpicsSignal, EpicsSignalRO
 
 from busy_callback_flyer import (
     BusyFlyer,
-    CollectError,
     FlightAborted,
     FlightRefused,
     FlightTimeout,
@@ -35,7 +34,7 @@ from busy_callback_flyer import (
 from busy_callback_flyer.channels.ca import CABusy
 from busy_callback_flyer.channels.ca.base import _handles, _requests
 from busy_callback_flyer.engine.options import OPTIONS
-from busy_callback_flyer.engine.ports import Put, PutAnswer
+from busy_callback_flyer.engine.ports import Confirmed, Put, PutAnswer
 from busy_callback_flyer.ioc import EmbeddedIOC
 
 from ..conftest import PREFIX, look
@@ -316,11 +315,11 @@ def test_kickoff_waits_for_the_done_of_the_flight_before(
     channel = direct_flyer._wiring.driver.channel
     put_done, put_busy = channel.put, channel.put_callback
 
-    def slow_put_done(value: int) -> None:
+    def slow_put_done(value: int, confirmed: Confirmed) -> None:
         about_to_put.set()
         assert go_on.wait(TIMEOUT)
         puts.append("Done")
-        put_done(value)
+        put_done(value, confirmed)
 
     def noted_put_busy(value: int, answer: PutAnswer) -> None:
         puts.append("Busy")
@@ -553,10 +552,11 @@ def test_disconnected_array_is_named() -> None:
     class Lost(BusyFlyer):
         yArr = Component(Waveform, "nowhere_y")  # noqa: N815
 
-    flyer = Lost(PREFIX, name="lost")
-    flyer.kickoff().wait(TIMEOUT)
-    with pytest.raises(CollectError, match=f"{PREFIX}nowhere_y.*not connected"):
-        flyer.complete().wait(TIMEOUT)
+    flyer = Lost(PREFIX, name="lost", start_timeout=0.3)
+    before = look(BUSY_PV)
+    with pytest.raises(FlightRefused, match=f"{PREFIX}nowhere_y is not connected within start_timeout=0.3 s"):
+        flyer.kickoff().wait(TIMEOUT)
+    assert look(BUSY_PV) == before
 
 
 # Configuration

@@ -116,6 +116,7 @@ def test_kickoff_does_not_finish_on_the_busy_of_another_client(
     monkeypatch.setattr(driver.channel, "read", reads.append)
     monkeypatch.setattr(driver.channel, "put_callback", lambda *_: None)
     status = flyer.kickoff()
+    until(lambda: reads)
     now = time.time()
 
     def record_says(value: int, stamp: float) -> None:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 import queue
 import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -269,10 +271,10 @@ def test_text_in_documents(make: Make, run_engine: RunEngine, documents: Documen
     assert rows(documents, "ifly_text") == ["gold"] * 11
 
 
-@pytest.mark.parametrize("fresh", [None, True])
-def test_text_is_judged_as_an_array_is(make: Make, fresh: bool | None) -> None:
+@pytest.mark.parametrize("how", [{}, {"fresh": True}])
+def test_text_is_judged_as_an_array_is(make: Make, how: dict[str, bool]) -> None:
     put("str_wave", "gold")
-    flyer = make({"text": Component(Waveform, "str_wave", string=True, fresh=fresh)}, fresh_timeout=0)
+    flyer = make({"text": Component(Waveform, "str_wave", string=True, **how)}, fresh_timeout=0)
     take_off(flyer)
     write_arrays()
     epics.caput(OWN_PV, 0)
@@ -372,6 +374,63 @@ def test_scalars_of_each_flight(make: Make, controller: Controller) -> None:
         data = collected(flyer)
         assert data["ifly_where"] == [float(stop)] * 2
         assert data["ifly_xArr"][-1] == stop
+
+
+class Celsius(EpicsSignalRO):
+    def get(self, **kwargs: Any) -> Any:
+        return super().get(**kwargs) - 273.15
+
+
+class Halved(EpicsSignalRO):
+    def get(self) -> Any:
+        return super().get() / 2
+
+
+class OwnReading(BusyFlyer):
+    where = Component(Celsius, "position", kind="normal", auto_monitor=True)
+    pairs = Component(Halved, "counted", kind="omitted")
+    axis = Component(SynAxis, kind="normal")
+
+
+def test_scalars_are_what_their_signals_read(
+    make: Make, controller: Controller, run_engine: RunEngine, documents: Documents
+) -> None:
+    """Never the bare record; what counts points neither."""
+    flyer = make(base=OwnReading, points="pairs")
+    put("counted", 6)
+    flyer.axis.set(3).wait(TIMEOUT)
+    for stop in (4, 5):
+        documents.clear()
+        controller(npts=4, stop=stop)
+        run_engine(bp.fly([flyer]))
+        validate(documents)
+        page = only(documents, "event_page")
+        reading = flyer.where.read()["ifly_where"] | flyer.axis.read()
+        assert page["data"]["ifly_where"] == [stop - 273.15] * 3
+        assert set(page["data"]["ifly_axis"]) == set(page["data"]["ifly_axis_setpoint"]) == {3}
+        assert set(page["timestamps"]["ifly_axis"]) == {reading["ifly_axis"]["timestamp"]}
+
+
+def test_an_array_that_its_signal_reads_in_its_own_way(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """It is not had from libca directly, past the signal: that is told."""
+
+    class Doubled(EpicsSignalRO):
+        def get(self, **kwargs: Any) -> Any:
+            return 2 * super().get(**kwargs)
+
+    class Doubling(Waveform):
+        wave = Component(Doubled, "", kind="normal")
+
+    flyer = make({"xArr": Component(Doubling, "x_array", kind="config")})
+    assert [record.message for record in caplog.records if "directly" in record.message] == (
+        ["ifly cannot have its events directly (ifly_xArr_wave has a get or read of its own): it takes ophyd's"]
+        if flyer.events == "direct"
+        else []
+    )
+    take_off(flyer)
+    x = write_arrays()
+    land(flyer)
+    assert collected(flyer)["ifly_xArr"] == (2 * x).tolist()
 
 
 @pytest.mark.parametrize("kind", ["omitted", "config"])
@@ -524,9 +583,10 @@ def stale_message(flyer: BusyFlyer) -> str:
 
 
 def stamp_in(message: str, where: str) -> float:
-    match = re.search(rf"{re.escape(where)}stamp (\d+\.\d{{6}})\b", message)
+    date = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}[+-]\d\d:\d\d"
+    match = re.search(rf"{re.escape(where)}(?:stamp )?({date})", message)
     assert match is not None, message
-    return float(match[1])
+    return datetime.fromisoformat(match[1]).timestamp()
 
 
 def is_stamp(stamp: float | None) -> Any:
@@ -572,7 +632,6 @@ def test_not_waited_for_with_fresh_timeout_0(make: Make) -> None:
     land_without_arrays(flyer)
     message = stale_message(flyer)
     assert stamp_in(message, f"{PREFIX}x_array (") == is_stamp(look(f"{PREFIX}x_array")[1])
-    assert stamp_in(message, "began at ") == is_stamp(flyer.timeline["busy"].stamp)
     for word in ("fresh_timeout", "fresh=False", "Done"):
         assert word in message
     for fresh in ("t_array", "y_array"):
@@ -601,12 +660,12 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def test_stale_arrays_pass_with_a_warning(make: Make, caplog: pytest.LogCaptureFixture) -> None:
-    flyer = make(fresh_timeout=0, on_stale="warn")
+    flyer = make(fresh_timeout=0, on_stale="warn", time_array=None)  # old times are told of, too
     land_without_arrays(flyer)
     flyer.complete().wait(TIMEOUT)
     assert collected(flyer)["ifly_xArr"] == OLD.tolist()
     (warning,) = warnings(caplog)
-    assert warning.startswith("ifly: not written in this flight")
+    assert warning.startswith("ifly: not written since the put of Busy")
     assert f"{PREFIX}x_array" in warning
 
 
@@ -660,7 +719,7 @@ def test_overtaken(make: Make) -> None:
     held.ask()
     message = stale_message(flyer)
     assert message.startswith("overtaken by another flight")
-    assert stamp_in(message, "ended at ") == is_stamp(flyer.timeline["done"].stamp)
+    assert stamp_in(message, "Done at ") == is_stamp(flyer.timeline["done"].stamp)
     assert stamp_in(message, "become Busy (") == is_stamp(look(OWN_PV)[1])
     assert stamp_in(message, f"{PREFIX}x_array (") == is_stamp(look(f"{PREFIX}x_array")[1])
     for ours in ("t_array", "y_array"):
@@ -914,6 +973,35 @@ def test_snapshot(make: Make, layout: str) -> None:
     assert np.ravel(data["ifly_xArr"]).tolist() == x.tolist()
     assert np.ravel(data["ifly_yArr"]).tolist() == (x**2).tolist()
     assert data["ifly_energy"] == [7.5] * len(data["ifly_energy"])
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("time_origin", "relative"),
+        ("time_array", None),
+        ("layout", "array"),
+        ("page_size", 1),
+        ("stream_name", "another"),
+        ("describe", "flat"),
+        ("on_ragged", "truncate"),
+    ],
+)
+def test_a_flight_keeps_the_options_of_its_kickoff(make: Make, option: str, value: Any) -> None:
+    """To its last page, also where they are set after Done, before anybody described it."""
+    pages, keys = [], []
+    for change in (False, True):
+        flyer = make()
+        take_off(flyer)
+        for array in "txy":
+            put(f"{array}_array", [1.0, 2.0, 3.0])
+        land(flyer)
+        if change:
+            setattr(flyer, option, value)
+        keys.append(flyer.describe_collect())
+        pages.append([(page["data"]["ifly_xArr"], page["timestamps"]["ifly_tArr"]) for page in flyer.collect_pages()])
+    assert pages[0] == pages[1]
+    assert keys[0] == keys[1]
 
 
 def test_pages_share_nothing(make: Make) -> None:
@@ -1277,7 +1365,7 @@ def test_a_value_that_is_there_at_once_ends_one_round(
             asked.append(answer)
             read(answer)
 
-        noting = SimpleNamespace(read=noted, host=channel.host, keeps_order=channel.keeps_order)
+        noting = SimpleNamespace(read=noted, host=channel.host, keeps_order=channel.keeps_order, reading=None)
         monkeypatch.setattr(flyer._wiring.collector, "busy", noting)
         controller(npts=3, seed=number)
         flyer.kickoff().wait(TIMEOUT)
@@ -1355,6 +1443,74 @@ def test_the_busy_record_is_read_behind_what_comes_in_another_way() -> None:
     assert gathered == []
     answer(None)
     assert [sorted(answers.values(), key=str) for answers in gathered] == [[1, 2, 3, None]]
+
+
+EPICS_EPOCH = 631152000.0
+
+TIMES: dict[str, tuple[str, Callable[[float, np.ndarray], np.ndarray], str | None]] = {
+    "absolute": ("absolute", lambda now, since: now + since, None),
+    "relative": ("relative", lambda now, since: since, None),
+    "of 1990": ("epics", lambda now, since: now + since - EPICS_EPOCH, None),
+    "of 1990, given as absolute": ("absolute", lambda now, since: now + since - EPICS_EPOCH, "time_origin='epics'"),
+    "relative, given as absolute": ("absolute", lambda now, since: since, "time_origin='relative'"),
+    "absolute, given as relative": ("relative", lambda now, since: now + since, "time_origin='absolute'"),
+    "absolute, given as of 1990": ("epics", lambda now, since: now + since, "time_origin='absolute'"),
+    "ms": ("absolute", lambda now, since: 1e3 * (now + since), "With milliseconds time_origin='absolute'"),
+    "ns": ("absolute", lambda now, since: 1e9 * (now + since), "With nanoseconds time_origin='absolute'"),
+}
+
+
+@pytest.mark.parametrize("layout", ["rows", "array"])
+@pytest.mark.parametrize("times", TIMES)
+def test_times_far_outside_the_flight_are_told(
+    make: Make, caplog: pytest.LogCaptureFixture, times: str, layout: str
+) -> None:
+    """Once a flight, with dates and what to set; they are filed as they were asked to be."""
+    origin, written, advice = TIMES[times]
+    flyer = make(time_origin=origin, layout=layout, array_length=3, page_size=1)
+    take_off(flyer)
+    now, since = time.time(), np.array([0.0, 0.1, 0.2])
+    put("t_array", written(now, since))
+    put("x_array", [1.0, 2.0, 3.0])
+    put("y_array", [1.0, 2.0, 3.0])
+    land(flyer)
+    caplog.clear()
+    pages = list(flyer.collect_pages())
+    told = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    if advice is None:
+        assert told == []
+        t0 = flyer.timeline.t0
+        assert t0 is not None
+        seconds = np.ravel([page["data"]["ifly_tArr"] for page in pages])
+        assert seconds == pytest.approx(since + (0 if origin == "relative" else now - t0), abs=1e-5)
+        return
+    (message,) = told
+    assert message.startswith(f"ifly, {PREFIX}t_array: the times lie far outside the flight: time_origin={origin!r} ")
+    assert advice in message
+    assert time.strftime("%Y-%m-%d ", time.localtime(now)) in message
+
+
+@pytest.mark.parametrize("events", ["direct", "ophyd"])
+def test_a_text_holds_no_times(make_flyer: Callable[..., BusyFlyer], events: str) -> None:
+    class Text(Waveform):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, string=True, **kwargs)
+
+    message = "^time_array='note': must be None or a column of numbers, and this is a text$"
+    for note in (Component(Waveform, "str_wave", string=True), Component(Text, "str_wave")):
+        kind = type("Noted", (BusyFlyer,), {"note": note})
+        with pytest.raises(ValueError, match=message):
+            kind(PREFIX, name="noted", time_array="note", events=events)
+    flyer = make_flyer(kind, events=events)
+    flyer.time_array = "note"
+    before = look(BUSY_PV)
+    with pytest.raises(ValueError, match=message):
+        flyer.kickoff()
+    assert look(BUSY_PV) == before
+    with pytest.raises(ValueError, match="time_array='t': must be None or a column of numbers"):
+        make_flyer_by_names(
+            "made", busy=BUSY_PV, arrays={"t": {"pv": f"{PREFIX}str_wave", "string": True}}, time_array="t"
+        )
 
 
 def test_times_are_seconds_whatever_the_record_says(make_flyer: Callable[..., BusyFlyer]) -> None:

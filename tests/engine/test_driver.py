@@ -107,12 +107,12 @@ def test_a_failure_is_not_told_in_the_thread_that_brought_it(site: Site, teller:
 
 def test_orders_behind_a_put_that_is_taken_back_elsewhere_wait_for_it(site: Site, monkeypatch: Any) -> None:
     """So do those of the next flight: its put goes out behind the Done of the one before."""
-    site.launch("1 ")
+    site.launch("1 ", reset_settle=0.0)
     site.busy.post(BUSY)
     going_on: list[Callable[[], None]] = []
     monkeypatch.setattr(site.busy, "take_back", going_on.append)
     site.driver.abort("enough")
-    second, _ = site.launch("2 ")
+    second, _ = site.launch("2 ", reset_settle=0.0)
     assert site.log == ["put 1 with callback", "1 began"]
     going_on[0]()  # carries the orders of the first out
     site.driver.wait(TIMEOUT)
@@ -129,7 +129,7 @@ def test_an_answer_to_an_earlier_flight_is_no_news(site: Site) -> None:
     site.launch(on_timeout="leave")
     site.driver.abort("enough")
     site.driver.wait(TIMEOUT)
-    flight, observer = site.launch()
+    flight, observer = site.launch(reset_settle=0.0)
     site.busy.post(BUSY)
     site.busy.post(DONE)
     answers[0](Put.SERVED, "")
@@ -190,3 +190,44 @@ def test_an_observer_that_raises_stops_nothing(site: Site, caplog: Any) -> None:
     site.busy.post(DONE)
     site.busy.answer_put()
     assert observer.told.is_set()
+
+
+def test_a_put_callback_that_never_came_is_told(site: Site, caplog: Any) -> None:
+    """As of an sscan that refuses to start: it says Busy and Done, and that is all."""
+    flight, observer = site.launch()
+    site.busy.post(BUSY)
+    site.busy.post(DONE)
+    site.driver._tell(flight, lambda flight, now: flight.deadline(now + CALLBACK_GRACE))
+    assert not caplog.records
+    site.busy.answer_read()
+    assert flight.finished
+    assert observer.told.is_set()
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "ifly: busy is Done, and its put-callback has not come" in record.getMessage()
+
+
+@pytest.mark.parametrize("put", [Put.SERVED, Put.UNTOLD, Put.SENT])
+def test_a_put_that_came_back_is_not_told(site: Site, put: Put, caplog: Any) -> None:
+    """Whatever it told, and whichever way the flight was decided."""
+    flight, _ = site.launch()
+    site.busy.answer_put(put)
+    site.busy.post(BUSY)
+    site.busy.post(DONE)
+    if not flight.over:
+        site.busy.answer_read()
+    assert flight.finished
+    assert not caplog.records
+
+
+def test_a_put_callback_that_was_lost_with_the_connection_is_not_awaited(site: Site, caplog: Any) -> None:
+    flight, _ = site.launch()
+    site.busy.post(BUSY)
+    stamp = site.busy.record.stamp
+    site.busy.lose()
+    site.busy.connect(BUSY, stamp)
+    site.busy.post(DONE)
+    if not flight.over:
+        site.busy.answer_read()
+    assert flight.finished
+    assert not caplog.records

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from busy_callback_flyer.channels.epics import EPICS_EPOCH, alarm_text
+from busy_callback_flyer.channels.epics import alarm_text
 from busy_callback_flyer.engine import flight as flight_module
 from busy_callback_flyer.engine.errors import FlightAborted, FlightError, FlightLost, FlightRefused, FlightTimeout
 from busy_callback_flyer.engine.flight import ANSWER_TIMEOUT, CALLBACK_GRACE, Flight, Order, State
 from busy_callback_flyer.engine.options import Options
-from busy_callback_flyer.engine.ports import BUSY, DONE, Put, Reading
-from busy_callback_flyer.engine.timeline import STEPS
+from busy_callback_flyer.engine.ports import BUSY, DONE, EPICS_EPOCH, NEVER, Put, Reading
+from busy_callback_flyer.engine.timeline import STEPS, dated
 
 GROUND = Reading(DONE, 1000.0)
 BUSY_SEEN = Reading(BUSY, 1001.0)
@@ -192,8 +192,9 @@ def test_a_flight_queued_before_ours_is_not_ours() -> None:
     assert flight.next_deadline is None, "no read is needed any more"
     assert flight.record_says(DONE_SEEN, 1.0) == ()
     assert flight.put_returned(Put.SERVED, "", 1.01) == (Order.FINISH,)
-    assert flight.timeline.t0 == flight.fresh_since == BUSY_SEEN.stamp
+    assert flight.timeline.t0 == BUSY_SEEN.stamp
     assert flight.timeline["done"].stamp == DONE_SEEN.stamp
+    assert flight.foreign_done == OTHERS_DONE.stamp, "what is older is not ours"
 
 
 def test_a_flight_queued_before_ours_and_found_by_a_read() -> None:
@@ -203,6 +204,7 @@ def test_a_flight_queued_before_ours_and_found_by_a_read() -> None:
     assert flight.deadline(0.2 + CALLBACK_GRACE) == (Order.READ,)
     assert flight.read_answers(BUSY_SEEN, 0.4) == ()
     assert flight.timeline.t0 == BUSY_SEEN.stamp
+    assert flight.foreign_done == OTHERS_DONE.stamp
 
 
 def test_a_flight_queued_behind_ours_does_not_delay_it() -> None:
@@ -214,8 +216,9 @@ def test_a_flight_queued_behind_ours_does_not_delay_it() -> None:
     assert flight.put_returned(Put.SERVED, "", 1.002) == (Order.READ,)
     assert flight.read_answers(theirs, 1.003) == (Order.FINISH,)
     assert flight.finished
-    assert flight.timeline.t0 == flight.fresh_since == BUSY_SEEN.stamp
+    assert flight.timeline.t0 == BUSY_SEEN.stamp
     assert flight.timeline["done"].stamp == DONE_SEEN.stamp
+    assert flight.foreign_done is None, "ours was the first"
 
 
 def test_a_late_done_behind_a_read_of_busy_ends_no_flight() -> None:
@@ -320,7 +323,7 @@ def test_late_news_ahead_of_the_read_before_the_put_is_not_of_ours() -> None:
     assert flight.finished
     assert "busy" not in flight.timeline
     assert flight.timeline["done"].stamp == DONE_SEEN.stamp
-    assert flight.fresh_since == OTHERS_DONE.stamp
+    assert flight.foreign_done is None, "it was over before the read ahead of our put"
 
 
 def test_untold_callback_of_a_short_flight() -> None:
@@ -353,7 +356,7 @@ def test_untold_callback_after_the_loss_proves_nothing() -> None:
 def test_untold_restart_of_the_ioc(by: str) -> None:
     flight = flying()
     flight.put_returned(Put.UNTOLD, "", 1.0)
-    booted = Reading(DONE, GROUND.stamp - 500, 3)
+    booted = Reading(DONE, NEVER, 3)
     if by == "event":
         assert flight.record_says(booted, 3.0) == (Order.FINISH,)
     else:
@@ -499,7 +502,8 @@ def test_a_record_that_becomes_busy_behind_the_fence_settles_again() -> None:
     assert flight.fence_passed(0.2) == ()
     assert flight.record_says(DONE_SEEN, 0.3) == ()
     assert flight.next_deadline == pytest.approx(0.8)
-    assert flight.deadline(0.8) == (Order.PUT_BUSY,), "the fence is passed already"
+    assert flight.deadline(0.8) == (Order.FENCE,), "what was asked behind the first one is too old"
+    assert flight.fence_passed(0.9) == (Order.PUT_BUSY,)
 
 
 def test_a_record_that_says_2_on_the_ground_is_reset() -> None:
@@ -699,13 +703,6 @@ def test_t0_is_the_put_where_stamps_stand_still() -> None:
     flight.record_says(Reading(BUSY, GROUND.stamp), 7.1)
     assert flight.timeline.t0 == 5007.0
     assert "stand still" in flight.timeline.t0_note
-    assert flight.fresh_since == GROUND.stamp
-
-
-def test_fresh_since() -> None:
-    assert flying().fresh_since == BUSY_SEEN.stamp
-    assert launched().fresh_since == GROUND.stamp
-    assert launched(last=None).fresh_since is None
 
 
 def test_timeline_reads_well() -> None:
@@ -784,7 +781,7 @@ def test_what_was_seen_before_the_loss_is_told() -> None:
     flight = flying(reconnect_timeout=1)
     flight.connection_lost(0.2)
     flight.deadline(2.0)
-    assert_failed(flight, FlightLost, "last seen: Busy, stamp 1001.000000")
+    assert_failed(flight, FlightLost, f"last seen: Busy, stamp {dated(1001.0)}")
 
 
 def test_refused_at_once_tells_no_times() -> None:

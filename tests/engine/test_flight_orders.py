@@ -25,7 +25,6 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from busy_callback_flyer.channels.epics import EPICS_EPOCH
 from busy_callback_flyer.engine.errors import (
     FlightAborted,
     FlightError,
@@ -35,7 +34,7 @@ from busy_callback_flyer.engine.errors import (
 )
 from busy_callback_flyer.engine.flight import ANSWER_TIMEOUT, CALLBACK_GRACE, Flight, Order, Orders
 from busy_callback_flyer.engine.options import Options
-from busy_callback_flyer.engine.ports import BUSY, DONE, Put, Reading
+from busy_callback_flyer.engine.ports import BUSY, DONE, EPICS_EPOCH, Put, Reading
 
 PV = "prj:mybusy"
 CLOCK_OFFSET = 1.6e9  # far from every stamp of the IOC, so that the two clocks cannot be mixed up unseen
@@ -98,8 +97,11 @@ class OurFlight(AnyPut):
         self.taxi = taxi
         self.options = options
         self.known = known
-        self.unconnected_since = now
+        self.kicked_off_at = self.unconnected_since = now
         self.connection_went = False
+        self.missing = ""  # stamps of arrays
+        self.flight.awaits_stamps = lambda: self.missing
+        self.set_back = False  # the IOC's clock, since the put
         self.cleared_at: float | None = None  # when Done was last written on the ground
         self.changed_at = now  # when the value that is known was first told
         self.put_at: float | None = None
@@ -127,19 +129,26 @@ class OurFlight(AnyPut):
         self.known = reading
         if self.put_at is not None and reading.value == DONE:
             self.done_at = min(self.done_at, now)
+        if self.put_at is None and reading.value != DONE:
+            self.fencing_since = None  # in vain: it comes anew
         self.read(reading)
 
-    def read(self, reading: Reading) -> None:
-        late = self.before is not None and reading.stamp < self.before.stamp  # news of an earlier flight
-        if self.put_at is not None and reading.value == BUSY and not late and reading.stamp not in self.busy_stamps:
-            self.busy_stamps.append(reading.stamp)
+    def read(self, reading: Reading, *, asked: bool = False) -> None:
+        before = self.before
+        back = before is not None and reading.stamp < before.stamp
+        still = before is not None and self.busy_stamps[-1:] == [before.stamp]
+        late = back and not (asked or self.set_back or still)  # news of an earlier flight, by all that is known
+        if self.put_at is not None and reading.value == BUSY and not late:
+            self.set_back = self.set_back or back
+            if reading.stamp not in self.busy_stamps:
+                self.busy_stamps.append(reading.stamp)
 
     def told_of_loss(self, now: float) -> None:
         if self.put_at is None and self.known is not None:
             self.unconnected_since, self.connection_went = now, True
         if self.put_at is not None and self.lost_at is None:
             self.lost_at = now
-        self.known = self.cleared_at = None
+        self.known = self.cleared_at = self.fencing_since = None
         self.rejoined = False
 
     def told_of_return(self, reading: Reading, now: float) -> None:
@@ -178,6 +187,8 @@ class World:
         self.telling = telling  # what became of a put: the callback brings its status
         self.frozen = frozen  # TSE=-2 and nobody sets the time
         self.time = IOC_TIME
+        self.disp = False  # puts are refused, since somebody wanted that
+        self.clock_went_back = False
         self.record = Reading(DONE, EPICS_EPOCH, 3, "UDF") if booted else Reading(DONE, IOC_TIME)
         self.notify: AnyPut | None = None
         self.waiting: deque[AnyPut] = deque()
@@ -236,7 +247,7 @@ class World:
         self.record = Reading(value, self._stamp())
         if changed:
             self._post()
-        if value == BUSY:
+        if value != DONE:
             return
         self.done_since_return = True
         for put in self.aloft:
@@ -297,10 +308,10 @@ class World:
             self.replies.append(Answer(ours, order, reading=self.record))
         elif order is Order.FORGET:
             self.forget(ours)
-        elif self.kind is Kind.REFUSING:
+        elif self.kind is Kind.REFUSING or self.disp:
             if order is Order.PUT_BUSY:
                 ours.fate = Fate.REFUSED
-                self.replies.append(Answer(ours, order, Put.REFUSED))
+            self.replies.append(Answer(ours, order, Put.REFUSED))
         elif order is Order.PUT_BUSY:
             self.put_busy_with_callback(ours)
         else:
@@ -329,7 +340,8 @@ class World:
         for answer in unserved:
             if answer.order is Order.PUT_BUSY:
                 answer.ours.fate = Fate.GONE
-        requested: list[Answer | None] = [*unserved, *unanswered, *self.replies, *self.callbacks]
+        replies = [answer for answer in self.replies if answer.order in answered]
+        requested: list[Answer | None] = [*unserved, *unanswered, *replies, *self.callbacks]
         failed = [answer and answer._replace(status=Put.LOST, reading=None) for answer in [*requested, None]]
         turn = dict(zip((Order.PUT_BUSY, Order.READ, None), order, strict=True))
         self.at_loss.extend(sorted(failed, key=lambda answer: turn[answer and answer.order]))
@@ -367,7 +379,9 @@ OPTIONS = st.builds(
     on_timeout=st.sampled_from(["reset", "leave"]),
     reconnect_timeout=st.sampled_from([15.0, 2.0, 15.0, 0.0]),
 )
-ACTS = st.sampled_from(["Done", "Busy", "Busy with callback", "alarm", "alarm, processed"])
+ACTS = st.sampled_from(
+    ["Done", "Busy", "Busy with callback", "alarm", "alarm, processed", "2", "DISP", "back by 2 s", "back by 20 years"]
+)
 TAXIS = st.sampled_from([Taxi.NONE, Taxi.NONE, Taxi.NONE, Taxi.WANTED])
 SELDOM = st.integers(0, 9).map(lambda number: number == 9)
 
@@ -401,6 +415,8 @@ class EveryOrder(RuleBasedStateMachine):
         self.ours: OurFlight | None = None
         self.loss_untold = False
         self.quick = False  # the quick way comes first
+        self.ended_at = -1e9  # a flight, by a Done of ours
+        self.was_connected = False
 
     @initialize(
         kind=st.sampled_from([*[Kind.ORDINARY] * 5, *Kind]),
@@ -470,6 +486,9 @@ class EveryOrder(RuleBasedStateMachine):
                 if ours.cleared_at is not None:
                     settled = ours.changed_at + ours.options.reset_settle
                     assert self.now >= settled, "Busy was put before the controller had settled"
+                assert self.now >= self.ended_at + ours.options.reset_settle, (
+                    "Busy was put too soon after a Done of ours"
+                )
                 ours.put_at, ours.before = self.now, ours.known
             elif order is Order.PUT_DONE:
                 self._check_put_done(ours, orders)
@@ -487,14 +506,17 @@ class EveryOrder(RuleBasedStateMachine):
         if ours.put_at is None:
             assert ours.options.when_busy == "reset", "Done was written into another client's flight"
             assert ours.known is not None
-            assert ours.known.value == BUSY, "Done was written to a record known to be Done"
+            assert ours.known.value != DONE, "Done was written to a record known to be Done"
             assert not ours.flight.over, "Done was written for a flight that never took off"
             ours.cleared_at = self.now
             return
         assert Order.FINISH in orders, "Done was written in flight without a verdict that asks for it"
+        self.ended_at = self.now
         error = ours.flight.error
         timed_out = isinstance(error, FlightTimeout) and ours.options.on_timeout == "reset"
-        assert timed_out or isinstance(error, FlightAborted), f"Done was written though nobody asked for it: {error!r}"
+        stampless = isinstance(error, FlightRefused) and ours.missing
+        asked_for = timed_out or stampless or isinstance(error, FlightAborted)
+        assert asked_for, f"Done was written though nobody asked for it: {error!r}"
 
     def _check_finished(self, ours: OurFlight) -> None:
         flight = ours.flight
@@ -521,6 +543,8 @@ class EveryOrder(RuleBasedStateMachine):
         assert ours.put_at is not None
         assert ours.before is not None
         since = ours.before.stamp
+        if self.world.clock_went_back:
+            return
         others = [stamp for stamp, put in self.world.busies if put is not ours and stamp > since]
         if self.world.frozen:
             assert ours.flight.timeline.t0 == ours.put_at + CLOCK_OFFSET
@@ -529,7 +553,6 @@ class EveryOrder(RuleBasedStateMachine):
             TALLY["stamps"] += 1
             told = [stamp for stamp in ours.busy_stamps if stamp >= true]  # the later ones by an alarm
             assert ours.flight.timeline.t0 in (ours.put_at + CLOCK_OFFSET, *told), "t0 is another's"
-            assert ours.flight.fresh_since in (since, *told), "old arrays would count as fresh"
             done = ours.flight.timeline["done"].stamp
             assert done is not None
             assert done >= true, "the Done of an earlier flight"
@@ -537,13 +560,22 @@ class EveryOrder(RuleBasedStateMachine):
     def _check_failed(self, ours: OurFlight) -> None:
         """Nothing fails without cause."""
         error, options, known, put_at = ours.flight.error, ours.options, ours.known, ours.put_at
+        overall = options.flight_timeout is not None and self.now >= ours.kicked_off_at + options.flight_timeout
+        patience = options.reconnect_timeout if ours.connection_went else options.start_timeout
+        stampless = ours.missing and isinstance(error, FlightRefused) and ours.missing in str(error)
         if ours.taxi is Taxi.FAILED:
             assert put_at is None, "it flew after a taxi that failed"
             justified = error is not None and error.__cause__ is not None
         elif isinstance(error, FlightAborted):
             justified = ours.aborted
+        elif stampless and put_at is not None:
+            justified = self.now >= put_at + options.start_timeout
+        elif stampless:
+            justified = ours.fencing_since is not None and self.now >= ours.fencing_since + patience
+        elif isinstance(error, FlightTimeout) and overall:
+            justified = True
         elif isinstance(error, FlightRefused):
-            occupied = put_at is None and options.when_busy == "fail" and known is not None and known.value == BUSY
+            occupied = put_at is None and options.when_busy == "fail" and known is not None and known.value != DONE
             # Where nobody tells, a record that shows no trace of the put counts as refusing.
             traceless = self.world.frozen or ours.fate is Fate.REFUSED
             no_trace = not self.world.telling and ours.callback_back and traceless
@@ -552,17 +584,16 @@ class EveryOrder(RuleBasedStateMachine):
             away = ours.lost_at is not None and self.now >= ours.lost_at + options.reconnect_timeout
             justified = away or ours.came_back_changed or (ours.lost_at is not None and not ours.busy_stamps)
         elif put_at is not None:
-            late = options.flight_timeout is not None and self.now >= put_at + options.flight_timeout
             # It looked over for long, and no read told.
-            doubt = min(ours.callback_at, ours.done_at) + ANSWER_TIMEOUT
-            late = late or self.now >= doubt
+            late = self.now >= min(ours.callback_at, ours.done_at) + ANSWER_TIMEOUT
             no_sign = not ours.busy_stamps and not ours.callback_back
             justified = late or (no_sign and self.now >= put_at + options.start_timeout)
         elif known is None:
             justified = self.now >= ours.connected_by
         else:
-            began = [since for since in (ours.cleared_at, ours.fencing_since) if since is not None]
-            justified = any(self.now >= since + options.start_timeout for since in began)
+            cleared, fencing = ours.cleared_at, ours.fencing_since
+            justified = cleared is not None and self.now >= cleared + options.start_timeout
+            justified = justified or (fencing is not None and self.now >= fencing + patience)
         assert justified, f"failed without cause: {error!r}"
         check_message(error)
 
@@ -582,6 +613,11 @@ class EveryOrder(RuleBasedStateMachine):
         taxi = data.draw(TAXIS, label="taxi") if isinstance(data, st.DataObject) else Taxi.NONE
         fence = isinstance(data, st.DataObject) and data.draw(st.booleans(), label="fence")
         self.ours = ours = OurFlight(options, self.now, last, taxi, fence=fence)
+        self.was_connected = self.was_connected or last is not None
+        ours.flight.reconnects = ours.connection_went = self.was_connected and last is None
+        ours.flight.settled_from = self.ended_at + options.reset_settle
+        if isinstance(data, st.DataObject) and data.draw(SELDOM, label="stamps missing"):
+            ours.missing = "prj:x_array does not answer"
         self._tell(ours, lambda flight: flight.kickoff(self.now, last))
 
     @rule(
@@ -625,9 +661,15 @@ class EveryOrder(RuleBasedStateMachine):
 
     @rule()
     def fence_passes(self) -> None:
-        """One that was asked for, whatever came since."""
+        """One that was asked for, and not in vain."""
         if self.ours is not None:
             self._fence_passes(self.ours)
+
+    @rule()
+    def stamps_come(self) -> None:
+        """Late, but they do."""
+        if self.ours is not None:
+            self.ours.missing = ""
 
     def _fence_passes(self, ours: OurFlight) -> None:
         if ours.fencing_since is not None:
@@ -662,6 +704,14 @@ class EveryOrder(RuleBasedStateMachine):
             world.put(DONE)
         elif act.startswith("alarm"):
             world.alarm(severity, "LINK", processed=act != "alarm")
+        elif act.startswith("back"):
+            world.time -= 2.0 if act.endswith("2 s") else 20 * 365 * 86400.0
+            world.clock_went_back = True
+        elif act == "DISP":
+            world.disp = not world.disp
+        elif act == "2":
+            if world.kind is Kind.ORDINARY:
+                world.put(2)
         elif world.kind is Kind.DISABLED:
             pass  # their Busy would be no event either
         elif act == "Busy":
@@ -747,8 +797,12 @@ class EveryOrder(RuleBasedStateMachine):
                 ours.told_of_loss(self.now)
             self._tell(ours, lambda flight: put_returned(flight, status, self.now, quick=self.quick))
             return
+        if answer.order is Order.PUT_DONE:
+            TALLY["refused Done"] += 1
+            self._tell(ours, lambda flight: flight.done_not_written("refused", self.now))
+            return
         if reading is not None:
-            ours.read(reading)
+            ours.read(reading, asked=True)
             if self.cache is not None and reading.stamp >= self.cache.stamp:
                 self.cache = reading
         self._tell(ours, lambda flight: flight.read_answers(reading, self.now))
@@ -794,7 +848,7 @@ class EveryOrder(RuleBasedStateMachine):
         options, due = ours.options, ours.flight.next_deadline
         if due is None:
             allowed = options.when_busy == "wait" if ours.put_at is None else options.flight_timeout is None
-            lasts = ours.taxi is Taxi.UNDER_WAY or (world.up and world.record.value == BUSY and allowed)
+            lasts = ours.taxi is Taxi.UNDER_WAY or (world.up and world.record.value != DONE and allowed)
             assert world.under_way or lasts, (
                 f"silent for ever: {ours.flight.state}, in truth {world.record}, up: {world.up}"
             )
@@ -805,12 +859,14 @@ class EveryOrder(RuleBasedStateMachine):
     def _limits(self, ours: OurFlight) -> list[tuple[str, float]]:
         """When the verdict must fall at the latest, as things stand."""
         options, limits = ours.options, []
+        if options.flight_timeout is not None:
+            limits.append(("the flight", ours.kicked_off_at + options.flight_timeout))
         if ours.put_at is None:
             if ours.known is None and ours.taxi is not Taxi.UNDER_WAY:
                 limits.append(("connecting", ours.connected_by))
             return limits
-        if options.flight_timeout is not None:
-            limits.append(("the flight", ours.put_at + options.flight_timeout))
+        if ours.missing and ours.lost_at is None:
+            limits.append(("stamps of arrays", ours.put_at + options.start_timeout))
         if ours.lost_at is not None:
             limits.append(("reconnecting", ours.lost_at + options.reconnect_timeout))
         elif not ours.busy_stamps and not ours.callback_back:
@@ -826,7 +882,7 @@ class EveryOrder(RuleBasedStateMachine):
             self._all_arrives()
             if not world.up:
                 self._connection_comes()
-            elif world.record.value == BUSY:
+            elif world.record.value != DONE:
                 world.put(DONE)
             elif ours.taxi is Taxi.UNDER_WAY:
                 self._taxi_ends(ours)
@@ -859,6 +915,7 @@ SEEN = (
     "finished after rejoining",
     "taxis",
     "fences",
+    "refused Done",
     *(kind.__name__ for kind in FlightError.__subclasses__()),
 )
 

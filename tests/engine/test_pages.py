@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,14 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from busy_callback_flyer import CollectError, RaggedArrayError, StaleArrayError
+from busy_callback_flyer import CollectError, RaggedArrayError
 from busy_callback_flyer.engine.pages import (
     Column,
     Scalar,
     array_page,
-    check_fresh,
     check_lengths,
-    check_not_overtaken,
     data_key,
     event_pages,
     first_points,
@@ -27,7 +24,6 @@ from busy_callback_flyer.engine.pages import (
     text_key,
     truncated,
 )
-from busy_callback_flyer.engine.ports import BUSY, DONE, Reading
 
 T0, DONE_AT = 1000.0, 1010.0
 TIMES = Column("f_t", "p:t", np.array([1001.0, 1002.0, 1003.0]), 1009.0)
@@ -80,73 +76,11 @@ def test_rows_are_the_array_bit_for_bit(values: np.ndarray, page_size: int) -> N
         json.dumps(page)
 
 
-def test_stale_array_is_named_with_both_stamps() -> None:
-    with pytest.raises(StaleArrayError, match=r"p:x \(stamp 999\.000000\)") as error:
-        check_fresh([TIMES, Column("f_x", "p:x", X.values, 999.0)], T0)
-    assert f"{T0:.6f}" in str(error.value)
-    assert "p:t" not in str(error.value)
-    assert isinstance(error.value, CollectError)
-
-
-def test_an_array_that_is_not_judged_may_be_old() -> None:
-    check_fresh([TIMES, replace(X, stamp=1.0, judged=False)], T0)
-
-
-def test_what_counts_the_points_may_be_old_but_not_another_flights() -> None:
-    counter = Column("f_n", "p:n", np.empty(0), 1.0, ageless=True)
-    check_fresh([TIMES, counter], T0)
-    check_not_overtaken([TIMES, counter], DONE_AT, Reading(BUSY, 1011.0))
-    with pytest.raises(StaleArrayError, match="p:n"):
-        check_not_overtaken([TIMES, replace(counter, stamp=1012.0)], DONE_AT, Reading(BUSY, 1011.0))
-
-
-def test_array_as_old_as_busy_is_fresh() -> None:
-    check_fresh([TIMES, X], 1009.0)
-    check_fresh([TIMES, X], None)
-
-
 def test_ragged_arrays_are_named_with_their_lengths() -> None:
     check_lengths([TIMES, X])
     check_lengths([])
     with pytest.raises(RaggedArrayError, match="p:t 3, p:y 2"):
         check_lengths([TIMES, Column("f_y", "p:y", np.zeros(2), 1009.0)])
-
-
-LEFT_ALONE = Reading(DONE, DONE_AT)
-
-
-@pytest.mark.parametrize(
-    ("stamp", "after", "ours"),
-    [
-        (1009.0, LEFT_ALONE, True),
-        (1010.5, LEFT_ALONE, True),  # written after Done
-        (1009.0, Reading(BUSY, 1011.0), True),
-        (1010.5, Reading(BUSY, 1011.0), False),  # ours, or of a flight between the two?
-        (1011.0, Reading(BUSY, 1011.0), False),
-        (1012.0, Reading(BUSY, 1011.0), False),
-        (1009.0, Reading(DONE, 1013.0), True),
-        (1010.5, Reading(DONE, 1013.0), False),  # ours, or of the flight that came and went?
-        (1010.5, Reading(BUSY, DONE_AT), False),  # stamps stand still
-    ],
-)
-def test_overtaken(stamp: float, after: Reading, ours: bool) -> None:
-    columns = [TIMES, Column("f_x", "p:x", X.values, stamp)]
-    if ours:
-        check_not_overtaken(columns, DONE_AT, after)
-        return
-    with pytest.raises(StaleArrayError, match=rf"overtaken by another flight.*p:x \(stamp {stamp:.6f}\)") as error:
-        check_not_overtaken(columns, DONE_AT, after)
-    assert f"{DONE_AT:.6f}" in str(error.value)
-    assert f"{after.stamp:.6f}" in str(error.value)
-    assert "p:t" not in str(error.value)
-    check_not_overtaken([TIMES, Column("f_x", "p:x", X.values, stamp, judged=False)], DONE_AT, after)
-
-
-def test_without_an_answer_of_the_busy_record_nothing_is_sure() -> None:
-    with pytest.raises(CollectError, match="could not be read after the arrays"):
-        check_not_overtaken([X], DONE_AT, None)
-    check_not_overtaken([replace(X, judged=False)], DONE_AT, None)
-    check_not_overtaken([], DONE_AT, None)
 
 
 def test_first_points() -> None:

@@ -375,7 +375,7 @@ def test_a_record_that_is_neither_at_kickoff(way: Make, controller: Controller) 
     assert look(OWN_PV)[0] == 2
     channel = flyer._wiring.driver.channel
     until(lambda: channel.reading is None or channel.reading.value == 2)  # its event has come; polling asks at kickoff
-    with pytest.raises(FlightRefused, match="the record is 2, neither Busy nor Done already, and when_busy='fail'"):
+    with pytest.raises(FlightRefused, match="the record is 2, neither Busy nor Done, already, and when_busy='fail'"):
         flyer.kickoff().wait(TIMEOUT)
     assert look(OWN_PV)[0] == 2
     flyer.when_busy = "reset"
@@ -453,7 +453,9 @@ def test_late_done_of_a_controller_between_two_flights(way: Make, controller: Co
     flyer.stop()
     with pytest.raises(FlightAborted, match=BUSY_PV):
         status.wait(TIMEOUT)
+    stopped_at = look(BUSY_PV)[1]
     until(lambda: str(epics.caget(f"{PREFIX}message")).startswith("flew"))
+    until(lambda: look(BUSY_PV)[1] != stopped_at)  # that Done is no event, but a stamp
     assert look(BUSY_PV)[0] == 0
     flies(flyer, controller)
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from ophyd import Component, EpicsSignal, EpicsSignalRO, Signal
+from ophyd import Component, Device, EpicsSignal, EpicsSignalRO, Signal
 
 from busy_callback_flyer import BusyFlyer, BusyRecord, TaxiFlyer, Waveform, make_flyer
 from busy_callback_flyer.tools.check import Finding, Mark, Report, check
@@ -55,6 +55,24 @@ def field_set(pv: str, value: Any) -> Iterator[None]:
 def _flown_before(direct_flyer: BusyFlyer, controller: Callable[..., None]) -> None:
     """The arrays hold something, and the record was processed."""
     direct_flyer.kickoff().wait(timeout=20)
+
+
+def test_columns_anywhere_in_the_tree_are_looked_at_but_those_that_are_omitted() -> None:
+    class Detector(Device):
+        x = Component(Waveform, "x_array")
+        gone = Component(Waveform, "absent", lazy=True, kind="omitted")
+
+    class Nested(BusyFlyer):
+        detector = Component(Detector, "")
+        yArr = None  # noqa: N815
+
+    flyer = Nested(PREFIX, name="ifly", flight_timeout=20.0)
+    report = check(flyer, fly=True)
+    assert report.ok, str(report)
+    said = [found.says for found in report.findings if found.subject == f"{PREFIX}x_array"]
+    assert [words.split(":")[0] for words in said] == ["xArr", "detector.x"]
+    assert of(report, "describe_collect", Mark.ok).says == "ifly_detector_x, ifly_tArr, ifly_xArr"
+    assert f"{PREFIX}absent" not in str(report)
 
 
 def test_of_a_flyer_that_flies_nothing_bad_is_said_and_nothing_is_written(direct_flyer: BusyFlyer) -> None:
@@ -257,7 +275,7 @@ def test_a_record_that_is_read_only(monkeypatch: pytest.MonkeyPatch) -> None:
 class Bare(Waveform):
     """Of a PV that has no such fields."""
 
-    number_elements = number_read = None
+    number_elements = number_read = None  # type: ignore[assignment]
 
 
 def test_arrays_without_nelm_and_nord_are_no_failure() -> None:

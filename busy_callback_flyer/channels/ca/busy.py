@@ -1,4 +1,7 @@
-"""A channel to a busy record, by libca.
+"""A channel to a busy record, or an integer that is 0 or 1, by libca.
+
+It asks for an integer of 32 bits, whatever the PV has: an enum would come as well as its own type, and of other
+integers nothing is cut off.
 
 From an event of libca to the listener there is as little of Python as can be: most of a flight's latency that is ours
 to save lies here.
@@ -11,18 +14,24 @@ import functools
 import logging
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from epics import dbr
 
-from ...engine.ports import BusyListener, Put, PutAnswer, Reading
-from ..epics import EPICS_EPOCH, alarm_text
+from ...engine.ports import BUSY, DONE, EPICS_EPOCH, BusyListener, Confirmed, Put, PutAnswer, Reading
+from ..choice import no_busy
+from ..epics import alarm_text, why_not_taken
 from .base import CAChannel, Handle, listeners, nobody, numbers
-from .library import DISCONNECTED, NORMAL, REFUSED, CtrlEnum, EventArgs, EventHandler, TimeEnum, status_text
+from .context import refusals
+from .library import DISCONNECTED, NORMAL, REFUSED, CtrlEnum, EventArgs, EventHandler, TimeLong, status_text
 
 logger = logging.getLogger(__name__)
 
+_FLAGS = (dbr.SHORT, dbr.LONG, dbr.CHAR)
+"""Types of integers that can be 0 and 1."""
+
 _SERVED = Put.SERVED
-_event_at = TimeEnum.from_address
+_event_at = TimeLong.from_address
 _puts: dict[int, PutAnswer] = {}  # pending
 
 
@@ -66,8 +75,11 @@ def _reading(address: int) -> Reading:
 
 
 def _tell_failure(status: int, answer: PutAnswer) -> None:
-    hint = " (DISP, or access security?)" * (status == REFUSED)
-    answer(Put.LOST if status == DISCONNECTED else Put.REFUSED, status_text(status) + hint)
+    answer(Put.LOST if status == DISCONNECTED else Put.REFUSED, _with_hint(status))
+
+
+def _with_hint(status: int) -> str:
+    return status_text(status) + " (DISP, or access security?)" * (status == REFUSED)
 
 
 class CABusy(CAChannel):
@@ -101,7 +113,10 @@ class CABusy(CAChannel):
         self.tell: Callable[[Reading], None] | None = None
         self._listener = listener
         self._closed = False
-        self._is_binary = self._putter_up = self._fence_seen = False
+        self._type = dbr.ENUM
+        self._fits = self._putter_up = self._fence_seen = False
+        self._is_flag = False  # an integer
+        self._was_flag = False  # it said 0 or 1
         self._guard = threading.RLock()  # of what is taken back; the garbage collector may come in between
         self._put_number = 0  # of the latest put-callback
         self._taking_back = 0  # puts
@@ -133,12 +148,19 @@ class CABusy(CAChannel):
         else:
             fence.get(dbr.ENUM, 1, lambda args: passed(), lambda status: passed())
 
-    def put(self, value: int) -> None:
-        """Put without callback."""
-        if not self._later(functools.partial(self.put, value)):
-            handle = self._handle
-            if handle is not None:
-                handle.send(self._context.calls.ca_array_put, dbr.ENUM, 1, ctypes.byref(ctypes.c_uint16(value)))
+    def put(self, value: int, confirmed: Confirmed) -> None:
+        """Put without callback, and read behind it: libca complains of a refusal before that is answered."""
+        if self._later(functools.partial(self.put, value, confirmed)):
+            return
+        handle, status = self._handle, DISCONNECTED
+        if handle is not None:
+            refusals.pop(handle.number, None)
+            status = handle.send(self._context.calls.ca_array_put, self._type, 1, self._native(value))
+        if handle is None or status != NORMAL:
+            confirmed(_with_hint(status))
+            return
+        number = handle.number
+        self.read(lambda reading: confirmed(why_not_taken(value, reading, refusals.pop(number, None))))
 
     def put_callback(self, value: int, answer: PutAnswer) -> None:
         """Put with callback; `answer` is called once. At most one may be pending."""
@@ -146,8 +168,8 @@ class CABusy(CAChannel):
         _puts[number] = answer
         putter, status = self._putter, DISCONNECTED
         if putter is not None:
-            function, one = self._context.calls.ca_array_put_callback, ctypes.byref(ctypes.c_uint16(value))
-            status = putter.send(function, dbr.ENUM, 1, one, _on_put_callback, number)
+            function = self._context.calls.ca_array_put_callback
+            status = putter.send(function, self._type, 1, self._native(value), _on_put_callback, number)
         if status != NORMAL and _puts.pop(number, None) is not None:
             _tell_failure(status, answer)
 
@@ -185,13 +207,16 @@ class CABusy(CAChannel):
             answer(reading)
 
         if not self._later(functools.partial(self.read, answer)):
-            self._get(dbr.TIME_ENUM, 1, decode, lambda status: answer(None))
+            self._get(dbr.TIME_LONG, 1, decode, lambda status: answer(None))
 
     def announce(self) -> None:
         """Tell the listener that all is there. Called by our circuit's threads alone, so that no event overtakes it."""
         reading = self.reading
-        there = self._is_binary and self._putter_up and self._fence_seen
-        if there and reading is not None and self.tell is None and not self._closed:
+        if reading is None or self.tell is not None or self._closed:
+            return
+        if self._is_flag and not self._fits:
+            self._judge_flag(reading.value)
+        if self._fits and self._putter_up and self._fence_seen:
             self.tell = self._listener.record_says
             self._ready.set()
             self._listener.connected(reading)
@@ -223,32 +248,51 @@ class CABusy(CAChannel):
             _tell_failure(DISCONNECTED, answer)
 
     def _opened(self, handle: Handle) -> None:
-        handle.subscribe(self, dbr.TIME_ENUM, dbr.DBE_VALUE | dbr.DBE_ALARM, _on_event)
+        handle.subscribe(self, dbr.TIME_LONG, dbr.DBE_VALUE | dbr.DBE_ALARM, _on_event)
 
     def _changed(self, handle: Handle, up: bool) -> None:
         if self._closed:
             return
         self._ready.clear()
         self.tell = self.reading = self.problem = None
-        self._is_binary = False
+        self._fits = self._is_flag = False
         if not up:
             self._listener.connection_lost()
-        elif handle.field_type == dbr.ENUM:
+            return
+        self._type = handle.field_type
+        if self._type == dbr.ENUM:
             # Where it fails it is disconnected again, and will be asked anew.
-            handle.get(dbr.CTRL_ENUM, 1, self._judge, lambda status: None)
+            handle.get(dbr.CTRL_ENUM, 1, self._judge_enum, lambda status: None)
+        elif self._type not in _FLAGS:
+            self._refuse(f"it is a {dbr.Name(self._type)}")
+        elif handle.element_count != 1:
+            self._refuse(f"it holds {handle.element_count} elements")
         else:
-            self._refuse(f"it is a {dbr.Name(handle.field_type)}")
+            self._is_flag = True  # judged by the event that the subscription brings
 
-    def _judge(self, args: EventArgs) -> None:
+    def _native(self, value: int) -> Any:
+        """Of the PV's own type, for libca."""
+        return ctypes.byref(dbr.Map[self._type](value))
+
+    def _judge_enum(self, args: EventArgs) -> None:
         strings = CtrlEnum.from_address(args.dbr).strings
         if strings > 2:
             self._refuse(f"it has {strings} states")
         else:
-            self._is_binary = True
+            self._fits = True
             self.announce()
 
+    def _judge_flag(self, value: int) -> None:
+        """By what it says first: what counts or is a setting says something else."""
+        if self._was_flag or value in (DONE, BUSY):
+            self._fits = self._was_flag = True
+            self.problem = None
+            self._ready.clear()
+        else:
+            self._refuse(f"it says {value}")
+
     def _refuse(self, what: str) -> None:
-        self.problem = f"{self.pv} is no busy record: {what}, and a binary (busy or bo) is needed"
+        self.problem = no_busy(self.pv, what)
         self._ready.set()
         self._listener.unusable(self.problem)
 

@@ -31,10 +31,18 @@ EXIT_TIMEOUT = 1.0
 """Seconds that our threads and our context may need when the interpreter exits; then they are left as they are."""
 
 
+_OP_PUT = 1  # CA_OP_PUT of cadef.h
+
+refusals: dict[int, str] = {}
+"""Why the latest plain put was refused, by the number of its handle: libca answers no plain put, it only complains."""
+
+
 @ExceptionHandler
 def _on_exception(args: ExceptionArgs) -> None:
     """Log what libca would print: losses, which the listener hears of too, and plain puts that were refused."""
     try:
+        if args.op == _OP_PUT and args.chid:
+            refusals[library().calls.ca_puser(args.chid)] = status_text(args.stat)
         level = logging.INFO if args.stat == DISCONNECTED else logging.WARNING
         logger.log(level, "%s (%s)", status_text(args.stat), (args.ctx or b"").decode(errors="replace"))
     except Exception:
@@ -176,6 +184,14 @@ _making = threading.Lock()
 @functools.cache
 def _made() -> OwnContext:
     return OwnContext()
+
+
+def run_as_user(call: Callable[[], None]) -> None:
+    """Run what uses pyepics or ophyd in whatever thread: one of our context is lent, see `OwnContext.lend`."""
+    if _made.cache_info().currsize:
+        _made().lend(call)
+    else:
+        call()
 
 
 def context() -> OwnContext:

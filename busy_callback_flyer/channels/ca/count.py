@@ -6,8 +6,7 @@ import logging
 
 from epics import dbr
 
-from ...engine.ports import ValueReading
-from ..epics import EPICS_EPOCH
+from ...engine.ports import EPICS_EPOCH, ValueReading
 from .base import CAChannel, Handle, listeners, nobody
 from .library import EventArgs, EventHandler, TimeDouble
 

@@ -68,8 +68,8 @@ class Time(ctypes.Structure):
     )
 
 
-class TimeEnum(Time):
-    _fields_ = (("padding", ctypes.c_int16), ("value", ctypes.c_uint16))  # type: ignore[assignment]
+class TimeLong(Time):
+    _fields_ = (("value", ctypes.c_int32),)  # type: ignore[assignment]
 
 
 class TimeDouble(Time):
