@@ -336,6 +336,7 @@ class Flight:
         if self.state not in (State.SENT, State.FLYING):
             return _NOTHING
         if reading is None or reading.value not in (DONE, BUSY):
+            self._last = reading or self._last
             self._ask_at = now + CALLBACK_GRACE
             return _NOTHING
         if reading.value == BUSY:
@@ -619,7 +620,7 @@ class Flight:
             if last is None
             else f"{_says(last.value)}, " + ("never processed" if last.stamp == NEVER else f"stamp {dated(last.stamp)}")
         )
-        if last is not None and last.severity:
+        if last is not None and (last.severity or last.alarm):  # to be disabled may be of no severity
             seen += f", alarm severity {last.severity} {last.alarm}"
         if at_once:
             return f"; last seen: {seen}"

@@ -91,6 +91,7 @@ class EpicsBase:
         self._load_records = function("dbLoadRecords", c_int, c_char_p, c_char_p)
         self._register_all = function("registerAllRecordDeviceDrivers", c_int, c_void_p)
         self._register_types = function("registerRecordTypes", c_int, c_void_p, c_int, POINTER(c_char_p), c_void_p)
+        self._register_device = function("registryDeviceSupportAdd", c_int, c_char_p, c_void_p)
         self._ioc_init = function("iocInit", c_int)
         self._name_to_addr = function("dbNameToAddr", c_long, c_char_p, address)
         self._get_field = function(
@@ -100,6 +101,7 @@ class EpicsBase:
         self._scan_lock = function("dbScanLock", None, c_void_p)
         self._scan_unlock = function("dbScanUnlock", None, c_void_p)
         self.scan_forward = function("dbScanFwdLink", None, c_void_p)
+        self.stamp = function("recGblGetTimeStamp", None, c_void_p)
         self._alloc_entry = function("dbAllocEntry", c_void_p, c_void_p)
         self._free_entry = function("dbFreeEntry", None, c_void_p)
         self._first_type = function("dbFirstRecordType", c_long, c_void_p)
@@ -137,6 +139,13 @@ class EpicsBase:
         self._kept.append((names, location))  # the registry holds pointers to both
         failed = self._register_types(self._database, 1, names, byref(location))
         self._refuse(failed, f"EPICS base cannot register the record type {name}.")
+
+    def register_device_support(self, name: str, support: ctypes.Structure) -> None:
+        """Register the code of one device support (``struct dset``)."""
+        named = name.encode()
+        self._kept.append((named, support))  # the registry holds pointers to both
+        known = self._register_device(named, ctypes.addressof(support))
+        self._refuse(not known, f"EPICS base cannot register the device support {name}.")
 
     def load_records(self, file: str | os.PathLike[str], macros: dict[str, str]) -> None:
         """Load records (a .db file)."""

@@ -4,6 +4,10 @@ The synApps busy record is a bo that runs its forward link, and completes a
 put-callback, only when it is 0 after processing. No wheel has it. So here bo's
 record support is copied, and while bo processes, the link set of the forward
 link is one of ours: bo comes by just before it would complete the put-callback.
+
+The synApps record takes its stamp when it has written OUT, and what OUT starts is
+stamped before it. Newer bo stamp themselves first: so bo's device support is
+copied too, and takes the stamp once more behind each write.
 """
 
 from __future__ import annotations
@@ -26,9 +30,10 @@ _Process = CFUNCTYPE(c_long, c_void_p)
 _ScanForward = CFUNCTYPE(None, c_void_p)
 
 DEVICE_SUPPORT = """
-device(busy, CONSTANT, devBoSoft, "Soft Channel")
-device(busy, CONSTANT, devBoSoftRaw, "Raw Soft Channel")
+device(busy, CONSTANT, devBusySoft, "Soft Channel")
+device(busy, CONSTANT, devBusySoftRaw, "Raw Soft Channel")
 """
+MADE_FROM = {"devBusySoft": "devBoSoft", "devBusySoftRaw": "devBoSoftRaw"}
 
 
 class _Link(ctypes.Structure):
@@ -74,6 +79,16 @@ class _RecordSupport(ctypes.Structure):
     )
 
 
+class _DeviceSupport(ctypes.Structure):
+    """``bodset`` (boRecord.h)."""
+
+    _fields_ = (
+        ("number", c_long),
+        *((name, c_void_p) for name in ("report", "init", "init_record", "get_ioint_info")),
+        ("write", _Process),
+    )
+
+
 class _RecordTypeLocation(ctypes.Structure):
     """``struct recordTypeLocation`` (registryRecordType.h)."""
 
@@ -87,7 +102,7 @@ class _Record:
         def field(suffix: str) -> int:
             return int(base.address(f"{name}.{suffix}").pfield)
 
-        self.name = name
+        self.name = ctypes.string_at(field("NAME")).decode()  # not an alias
         self.address = int(base.address(name).precord)
         self.value = c_ushort.from_address(field("VAL"))
         self.active = c_ubyte.from_address(field("PACT"))
@@ -126,6 +141,21 @@ class BusyRecordType:
             ctypes.pointer(self._support), self._symbol("pvar_func_boRecordSizeOffset")
         )
         self._link_set = _LinkSet(scanForward=_ScanForward(self._before_completion))
+        self._devices = {name: self._device(bo) for name, bo in MADE_FROM.items()}
+
+    def _device(self, bo: str) -> _DeviceSupport:
+        """Bo's device support, but the record is stamped when it has written."""
+        original = self._symbol(f"pvar_dset_{bo}")
+        write, stamp = _DeviceSupport.from_address(original).write, self._base.stamp
+
+        def write_then_stamp(record: int) -> int:
+            status: int = write(record)
+            stamp(record)
+            return status
+
+        device = _DeviceSupport.from_buffer_copy(ctypes.string_at(original, ctypes.sizeof(_DeviceSupport)))
+        device.write = _Process(write_then_stamp)
+        return device
 
     def _symbol(self, name: str) -> int:
         try:
@@ -143,6 +173,8 @@ class BusyRecordType:
             file.write_text(busy_definition((self._base.dbd_path / "boRecord.dbd").read_text()))
             self._base.load_definitions(file)
         self._base.register_record_type("busy", self._location)
+        for name, device in self._devices.items():
+            self._base.register_device_support(name, device)
 
     def adopt_records(self) -> None:
         """Learn where the loaded busy records keep their fields."""

@@ -12,7 +12,6 @@ import queue
 import re
 import signal
 import subprocess
-import sys
 import threading
 import time
 import weakref
@@ -21,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from .. import launch
 from .base import NOT_INSTALLED, IOCError
 from .repeater import LOOPBACK, Repeater, is_free, random_ports
 
@@ -230,7 +230,7 @@ class EmbeddedIOC:
 
     def _command(self, port: int, repeater_port: int) -> list[str]:
         return [
-            *(sys.executable, "-m", "busy_callback_flyer.ioc.server"),
+            *launch.command("busy_callback_flyer.ioc.server"),
             *(f"--prefix={self._prefix}", f"--nelm={self._nelm}"),
             *(f"--port={port}", f"--repeater-port={repeater_port}", f"--parent={os.getpid()}"),
             "--controller" if self._controller else "--no-controller",
@@ -387,10 +387,8 @@ class _Server:
 
 
 def server_environment() -> dict[str, str]:
-    """The environment of the IOC's process: this one's, with the same modules in reach."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("EPICS_")}
-    environment["PYTHONPATH"] = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
-    return environment
+    """The environment of the IOC's process: this one's, without settings for other IOCs and their clients."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("EPICS_")}
 
 
 def checked_prefix(prefix: object) -> str:

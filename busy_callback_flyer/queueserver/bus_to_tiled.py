@@ -3,7 +3,8 @@
     TILED_API_KEY=... python -m busy_callback_flyer.queueserver.bus_to_tiled 127.0.0.1:5578 http://127.0.0.1:8000
 
 What comes is on disk at once, a file a run; a run that is complete is sent from there to Tiled, and its file is
-deleted once it is there. So a Tiled that is down, slow or not up yet holds up nobody, and loses nothing.
+deleted once it is there. So a Tiled that is down, slow or not up yet holds up nobody, and loses nothing. A run that
+is in Tiled without its end is replaced only by one of which all was heard.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import argparse
 import logging
 import os
 import threading
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,19 +50,23 @@ def spool(folder: Path, complete: Callable[[], object]) -> Consumer:
         Called when a run is.
     """
 
+    going: set[str] = set()
+
     def keep_run(_: str, start: dict[str, Any]) -> tuple[list[Consumer], list[Any]]:
         uid: str = start["uid"]
         if not uid or Path(uid).name != uid:  # it names a file, and comes from whoever sends
             raise ValueError(f"{uid!r} is no uid")
         part = folder / f"{uid}.part"
-        file = part.open("wb")
+        going.add(uid)
 
         def keep(name: str, doc: dict[str, Any]) -> None:
-            file.write(pack((name, doc)))
-            file.flush()
+            with part.open("wb" if name == "start" else "ab") as file:  # not kept open: a run may never end
+                file.write(pack((name, doc)))
+                if name == "stop":
+                    file.flush()
+                    os.fsync(file.fileno())
             if name == "stop":
-                os.fsync(file.fileno())
-                file.close()
+                going.remove(uid)
                 part.rename(part.with_suffix(".run"))
                 complete()
 
@@ -71,7 +76,7 @@ def spool(folder: Path, complete: Callable[[], object]) -> Consumer:
 
     def take(name: str, doc: dict[str, Any]) -> None:
         try:
-            if name == "stop" and not folder.joinpath(f"{doc['run_start']}.part").exists():
+            if name == "stop" and doc["run_start"] not in going:  # which the router takes without a word
                 raise KeyError(doc["run_start"])
             router(name, doc)
         except KeyError as of:
@@ -114,8 +119,12 @@ def _send(file: Path, client: Any) -> None:
             documents = list(unpack_all(messages))
         if not documents or documents[-1][0] != "stop":
             raise ValueError(f"{file} is cut short")
-        _tell_missing(uid, documents)
-        if there is not None:  # Tiled went, or this process, in the middle of it; here is the whole
+        missing = _missing(documents)
+        for what in missing:
+            logger.error("run %s: %s", uid, what)
+        if there is not None:  # Tiled went, or this process, in the middle of it; or somebody else writes it
+            if missing:
+                raise ValueError(f"run {uid} is in Tiled without its end, and not all of it was heard to replace it by")
             client.delete_contents(uid, recursive=True, external_only=False)
         write = TiledWriter(client)
         for name, doc in documents:
@@ -124,18 +133,50 @@ def _send(file: Path, client: Any) -> None:
     file.unlink()
 
 
-def _tell_missing(uid: str, documents: list[tuple[str, dict[str, Any]]]) -> None:
-    """A bus may drop what it cannot pass on."""
+def _missing(documents: list[tuple[str, dict[str, Any]]]) -> list[str]:
+    """What the bus has dropped, as far as the other documents tell."""
+    missing = [] if documents[0][0] == "start" else ["its start was not heard"]
+    counts = documents[-1][1].get("num_events")
+    if counts is None:
+        missing.append("its stop does not say how many events there were")
     streams = {doc["uid"]: doc["name"] for name, doc in documents if name == "descriptor"}
-    heard: Counter[str] = Counter()
+    heard: defaultdict[str, defaultdict[str, set[int]]] = defaultdict(lambda: defaultdict(set))  # by stream and source
     for name, doc in documents:
         if name in ("event", "event_page"):
-            heard[streams[doc["descriptor"]]] += np.size(doc["seq_num"])
+            heard[streams[doc["descriptor"]]]["events"].update(np.atleast_1d(doc["seq_num"]).tolist())
         elif name == "stream_datum":
-            heard[streams[doc["descriptor"]]] += doc["indices"]["stop"] - doc["indices"]["start"]
-    for stream, count in (documents[-1][1].get("num_events") or {}).items():
-        if heard[stream] < count:
-            logger.error("run %s: of %d events in %s, %d were heard", uid, count, stream, heard[stream])
+            numbers = range(doc["seq_nums"]["start"], doc["seq_nums"]["stop"])
+            heard[streams[doc["descriptor"]]][doc["stream_resource"]].update(numbers)
+    for stream, count in (counts or {}).items():
+        if stream not in streams.values():
+            missing.append(f"the descriptor of {stream} was not heard")
+        least = min(map(len, heard[stream].values()), default=0)
+        if least < count:
+            missing.append(f"of {count} events in {stream}, {least} were heard")
+    return missing + [f"what {datum} in {key} refers to was not heard" for key, datum in _unresolved(documents)]
+
+
+def _unresolved(documents: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, str]]:
+    """Data keys of events that refer to a datum, and the datum, where that was not heard."""
+    external = {
+        doc["uid"]: [key for key, data_key in doc["data_keys"].items() if "external" in data_key]
+        for name, doc in documents
+        if name == "descriptor"
+    }
+    datums = {
+        datum
+        for name, doc in documents
+        if name in ("datum", "datum_page")
+        for datum in np.atleast_1d(doc["datum_id"]).tolist()
+    }
+    return [
+        (key, datum)
+        for name, doc in documents
+        if name in ("event", "event_page")
+        for key in external[doc["descriptor"]]
+        for datum in np.atleast_1d(doc["data"].get(key, [])).tolist()
+        if isinstance(datum, str) and datum not in datums
+    ]
 
 
 def main() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import signal
 import sys
 import threading
@@ -173,11 +172,10 @@ def _check(arguments: argparse.Namespace) -> int:
     from .check import check
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # lands, as by Ctrl-C
-    columns = [f"c{number}_" + re.sub(r"\W", "_", name) for number, name in enumerate(arguments.arrays, start=1)]
     flyer = make_flyer(
         "flyer",
         busy=arguments.prefix + arguments.busy,
-        arrays={column: arguments.prefix + name for column, name in zip(columns, arguments.arrays, strict=True)},
+        arrays={f"column_{number}": arguments.prefix + name for number, name in enumerate(arguments.arrays, start=1)},
         flight_timeout=arguments.flight_timeout,
         when_busy="fail",  # another's flight is not ended by a check
     )
@@ -185,6 +183,7 @@ def _check(arguments: argparse.Namespace) -> int:
         flyer,
         fly=arguments.fly,
         timeout=arguments.timeout,
+        named=False,
         found=(lambda finding: None) if arguments.json else partial(print, flush=True),
     )
     if arguments.json:
@@ -241,7 +240,7 @@ def _latency(arguments: argparse.Namespace) -> int:
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(measurement.to_dict()))
         print(f"The raw samples are in {arguments.json}.")
-    return int(any(delays.failure for delays in measurement.ways.values()))
+    return int(bool(measurement.doubt) or any(delays.failure for delays in measurement.ways.values()))
 
 
 def _agreed() -> bool:

@@ -16,7 +16,6 @@ import contextlib
 import json
 import random
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -27,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from .. import launch
 from ..engine.ports import BUSY, DONE
 from .ways import name_in_words
 
@@ -60,6 +60,12 @@ WARM_UP = 3
 LENGTHS = (0.005, 0.105)
 """Seconds of the shortest and the longest flight. In the 100 ms between them a poll of any interval that
 divides them, so every usual one, is as likely at any time before Done."""
+
+MOST_DRIFT = 1e-3
+"""Seconds by which two clocks may drift apart while it is measured."""
+
+SAME = 2e-6
+"""Seconds by which one stamp may differ from itself, as pyepics cuts it off at microseconds."""
 
 LAND_TIMEOUT = 5.0
 """Seconds that the record may take to be Done, where we wrote it."""
@@ -190,12 +196,28 @@ class Measurement:
     measured, otherwise their middle is taken off."""
     controlled: bool = True
     """Whether we chose the lengths of the flights."""
+    told: int = 0
+    """Flights of which the IOC's stamps of Busy and of Done are known."""
+    same: int = 0
+    """Those of them where both are the same."""
 
     @property
     def offset(self) -> float:
         """Seconds that the IOC's clock is taken to be ahead of ours; `delay` and its like are corrected by it."""
         low, high = self.clock
         return 0.0 if low <= 0 <= high or not np.isfinite([low, high]).all() else (low + high) / 2
+
+    @property
+    def doubt(self) -> str:
+        """Why the stamps cannot be those of Busy and Done; empty where nothing speaks against them."""
+        low, high = self.clock
+        if self.told and self.same == self.told:
+            return "Busy and Done of each flight bear the same stamp: it is not that of Done"
+        if low > high + MOST_DRIFT:
+            return (
+                f"the IOC's stamps contradict each other by {1e3 * (low - high):.2f} ms, or a clock was set meanwhile"
+            )
+        return ""
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, raw samples too, for a JSON file."""
@@ -207,8 +229,8 @@ class Measurement:
 
 def programs(ways: Iterable[str], pv: str, timeout: float) -> dict[str, list[str]]:
     """Commands of the package's own ways (`ways.WAYS`), by their names in words."""
-    python = [sys.executable, "-m", "busy_callback_flyer.tools.ways"]
-    return {name_in_words(way): [*python, way, pv, str(timeout)] for way in ways}
+    program = launch.command("busy_callback_flyer.tools.ways")
+    return {name_in_words(way): [*program, way, pv, str(timeout)] for way in ways}
 
 
 def measure(
@@ -308,6 +330,8 @@ def _settle(measurement: Measurement, raw: Mapping[str, Iterable[_Raw]]) -> None
     for one in (one for flights in raw.values() for one in flights):
         low = max(low, one.stamp - one.said["known"])
         if "busy" in one.said:
+            measurement.told += 1
+            measurement.same += abs(one.said["busy_stamp"] - one.stamp) < SAME
             low = max(low, one.said["busy_stamp"] - one.said["busy"])
             high = min(high, one.said["busy_stamp"] - one.said["put"])
     measurement.clock = low, high
@@ -523,11 +547,18 @@ def remarks(measurement: Measurement) -> list[str]:
     """What has to be known of the figures, a sentence each."""
     low, high = (1e3 * bound for bound in measurement.clock)
     said = [f"{name} was given up: {delays.failure}" for name, delays in measurement.ways.items() if delays.failure]
+    if measurement.doubt:
+        said.append(
+            f"The delays mean nothing: {measurement.doubt}. Are TSE and TSEL of {measurement.pv} as by default?"
+        )
+    elif measurement.same:
+        same = f"{measurement.same} of {measurement.told} flights"
+        said.append(f"The stamps are coarse, and so are the delays: of {same} Busy and Done bear the same one.")
     said.append("n: flights; p50: half of them were known of within; next: p50 of the plan's next message;")
     said.append("early: flights that it took to be Done while they were not.")
     if not np.isfinite([low, high]).all():
         said.append("Nothing is known of the two clocks: a BusyFlyer among the ways would tell.")
-    else:
+    elif not measurement.doubt:
         corrected = "nothing is taken off" if measurement.offset == 0 else "the delays are corrected by its middle"
         said.append(f"IOC's clock less ours: between {low:.2f} and {high:.2f} ms; {corrected}.")
     if not measurement.controlled:

@@ -6,10 +6,13 @@ It serves nobody else's data and is not meant to be kept: a facility runs its ow
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from .. import launch
 
 __all__ = ["TiledServer"]
 
@@ -41,7 +44,7 @@ class TiledServer:
     def __init__(self, directory: Path | None = None) -> None:
         if importlib.util.find_spec("tiled") is None:
             raise ModuleNotFoundError("No module named 'tiled'", name="tiled")
-        command = [sys.executable, "-m", __name__, *([] if directory is None else [str(directory)])]
+        command = [*launch.command(__name__), *([] if directory is None else [str(directory.absolute())])]
         with tempfile.TemporaryFile("w+") as complaints:  # a pipe that nobody reads would stop it when it is full
             self._process = subprocess.Popen(
                 command,
@@ -49,6 +52,7 @@ class TiledServer:
                 stdout=subprocess.PIPE,
                 stderr=complaints,
                 text=True,
+                cwd=os.sep,  # Tiled starts a Python of its own, which looks for modules here
                 start_new_session=True,  # a Ctrl-C is not meant for it
             )
             assert self._process.stdout is not None

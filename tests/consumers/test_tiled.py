@@ -63,6 +63,13 @@ def test_a_server_listens_on_loopback_and_nobody_comes_in_without_its_key(tiled_
         from_uri(tiled_server.uri.split("?")[0])
 
 
+def test_a_server_imports_nothing_from_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "copy.py").write_text("raise SystemExit('hidden')")
+    monkeypatch.chdir(tmp_path)
+    with TiledServer() as server:
+        assert len(from_uri(server.uri)) == 0
+
+
 @pytest.mark.parametrize("layout", ["rows", "array"])
 def test_what_is_written_is_read_back(
     layout: str,

@@ -588,6 +588,35 @@ def test_link_alarm_is_named() -> None:
     assert_failed(flight, FlightTimeout, "LINK")
 
 
+@pytest.mark.parametrize(
+    ("severity", "status", "says"),
+    [
+        (0, 0, ""),
+        (0, 7, ""),
+        (0, 18, "DISABLE (the record is disabled, as DISA = DISV"),
+        (1, 18, "DISABLE (the record is disabled, as DISA = DISV"),
+        (3, 14, "LINK (the controller may never have got it)"),
+        (2, 7, "STATE"),
+        (3, 9, "COMM"),
+        (3, 17, "UDF"),
+        (1, 19, "SIMM"),
+        (3, 21, "WRITE_ACCESS"),
+        (3, 22, "status 22"),
+        (3, -1, "status -1"),
+    ],
+)
+def test_alarms_are_told_by_name(severity: int, status: int, says: str) -> None:
+    assert alarm_text(severity, status).startswith(says)
+    assert bool(alarm_text(severity, status)) == bool(says)
+
+
+def test_a_disabled_record_is_told_without_any_severity() -> None:
+    flight = flying(flight_timeout=3.0)
+    flight.record_says(BUSY_SEEN._replace(alarm=alarm_text(0, 18)), 0.2)
+    flight.deadline(3.0)
+    assert_failed(flight, FlightTimeout, "not Done", "last seen: Busy", "DISABLE", "DISA = DISV")
+
+
 # The record is Busy at kickoff
 
 

@@ -334,16 +334,51 @@ def test_record_that_resets_itself_after_a_while(way: Make) -> None:
 
 
 @every_way
-def test_disabled_record_is_never_done(way: Make, set_field: SetField, controller: Controller) -> None:
+@pytest.mark.parametrize("severity", ["NO_ALARM", "MINOR"])
+def test_disabled_record_is_never_done(way: Make, set_field: SetField, controller: Controller, severity: str) -> None:
     """With DISA the put-callback is back at once, and the record is Busy until somebody writes Done."""
-    flyer = way("own", flight_timeout=0.5)
+    flyer = way("own", flight_timeout=0.5, start_timeout=1.0)
+    set_field(f"{OWN_PV}.DISS", severity)
     set_field(f"{OWN_PV}.DISA", 1)
-    with pytest.raises(FlightTimeout, match=rf"{OWN_PV}.*flight_timeout=0\.5 s"):
-        flyer.kickoff().wait(TIMEOUT)
-    assert list(flyer.collect_pages()) == []
-    until(lambda: look(OWN_PV)[0] == 0)
+    for awaited in (r"flight_timeout=0\.5 s", ""):  # it is never told of the Done that is written then
+        with pytest.raises(FlightTimeout, match=rf"{OWN_PV}.*{awaited}.* DISABLE .*DISA = DISV"):
+            flyer.kickoff().wait(TIMEOUT)
+        assert list(flyer.collect_pages()) == []
+        until(lambda: look(OWN_PV)[0] == 0)
     set_field(f"{OWN_PV}.DISA", 0)
     flyer.flight_timeout = TIMEOUT
+    flies_by_hand(flyer)
+
+
+@every_way
+def test_what_is_neither_busy_nor_done_ends_no_flight(way: Make, controller: Controller) -> None:
+    """Another client writes 2, which the record says, and holds its put-callback."""
+    flyer = way("own", flight_timeout=1.0)
+    for neither in (2, 3):
+        status = flyer.kickoff()
+        in_flight(flyer)
+        epics.caput(OWN_PV, neither)
+        with pytest.raises(FlightTimeout, match=f"last seen: {neither}, neither Busy nor Done") as failure:
+            status.wait(TIMEOUT)
+        assert "no busy record" not in str(failure.value)
+        assert list(flyer.collect_pages()) == []
+        until(lambda: look(OWN_PV)[0] == 0)
+    flyer.flight_timeout = TIMEOUT
+    flies_by_hand(flyer)
+
+
+@every_way
+def test_a_record_that_is_neither_at_kickoff(way: Make, controller: Controller) -> None:
+    """It is not called Busy, nor taken for Done."""
+    flyer = way("own", flight_timeout=TIMEOUT, when_busy="fail")
+    epics.caput(OWN_PV, 2)
+    assert look(OWN_PV)[0] == 2
+    channel = flyer._wiring.driver.channel
+    until(lambda: channel.reading is None or channel.reading.value == 2)  # its event has come; polling asks at kickoff
+    with pytest.raises(FlightRefused, match="the record is 2, neither Busy nor Done, already, and when_busy='fail'"):
+        flyer.kickoff().wait(TIMEOUT)
+    assert look(OWN_PV)[0] == 2
+    flyer.when_busy = "reset"
     flies_by_hand(flyer)
 
 

@@ -29,6 +29,7 @@ class Client:
         self._connected: dict[str, bool] = {}
         self._returned: dict[str, bool] = {}
         self._events: dict[str, list[int]] = {}
+        self._stamps: dict[str, float] = {}
         self._subscriptions: list[Any] = []
 
     def _wait(self, condition: Callable[[], bool], awaited: str) -> None:
@@ -115,6 +116,11 @@ class Client:
         self._wait(lambda: self._events[fence][-1] == expected, f"event of {fence}")
         return self._events[name]
 
+    def stamp_of_event(self, name: str) -> float:
+        """Of the latest, once all that were posted have come."""
+        self.events(name)
+        return self._stamps[name]
+
     def wait_for_events(self, name: str, values: list[int]) -> None:
         self._wait(lambda: self._events[name] == values, f"events {values} of {name}, but {self._events[name]}")
 
@@ -123,13 +129,16 @@ class Client:
             return
         events = self._events[name] = []
 
-        def on_event(value: int = 0, **_: Any) -> None:
+        def on_event(value: int = 0, timestamp: float = 0.0, **_: Any) -> None:
             with self._changed:
                 events.append(value)
+                self._stamps[name] = timestamp
                 self._changed.notify_all()
 
         mask = self.ca.dbr.DBE_VALUE | self.ca.dbr.DBE_ALARM
-        self._subscriptions.append(self.ca.create_subscription(self._channel(name), callback=on_event, mask=mask))
+        self._subscriptions.append(
+            self.ca.create_subscription(self._channel(name), use_time=True, callback=on_event, mask=mask)
+        )
         self.ca.flush_io()
         self._wait(lambda: bool(events), f"first event of {name}")
 

@@ -88,6 +88,28 @@ def test_writing_what_it_is_posts_nothing_but_processes(client: RemoteClient) ->
     assert client.get("t:forward_runs") == runs + 2  # FLNK runs at zero only
 
 
+@pytest.mark.parametrize(
+    ("busy", "started"), [("t:traced", "t:out_history"), ("t:raw", "t:raw_chain")], ids=["soft", "raw"]
+)
+def test_what_out_starts_is_stamped_before_the_record_is(busy: str, started: str, client: RemoteClient) -> None:
+    client.put(busy, 0)
+    client.watch(busy)
+    for value in (1, 0):
+        client.put(busy, value)
+        event = client.stamp_of_event(busy)
+        assert EPICS_EPOCH < client.state(started)[2] <= event == client.state(busy)[2]
+    assert client.events(busy) == [1, 0]
+
+
+def test_a_record_whose_time_is_its_devices_is_not_stamped(client: RemoteClient) -> None:
+    client.put("t:still", 0)
+    client.watch("t:still")
+    client.put("t:still", 1)
+    assert client.stamp_of_event("t:still") == EPICS_EPOCH
+    assert client.get("t:still_out") == 1
+    assert client.state("t:still_out")[2] > EPICS_EPOCH
+
+
 def test_forward_link_does_not_run_at_busy(client: RemoteClient) -> None:
     client.put_and_wait("t:traced", 0)
     runs = client.get("t:forward_runs")

@@ -360,6 +360,61 @@ def test_a_database_is_found_from_where_it_was_named(tmp_path: Path, monkeypatch
         assert "prj:own" in ioc.pvs
 
 
+SHADOWS = ("copy", "json", "ctypes", "numpy", "epicscorelibs", "sitecustomize", "busy_callback_flyer")
+
+
+@pytest.mark.parametrize("how", ["working directory", "script", "PYTHONPATH", "relative"])
+def test_it_imports_nothing_from_where_its_user_works(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Python does: the working directory, or the script's, is first in `sys.path`, and so are PYTHONPATH's."""
+    for name in SHADOWS:
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('hidden')")
+    entry = {"working directory": "", "relative": "."}.get(how, str(tmp_path))
+    if how == "script":
+        monkeypatch.setattr(sys.modules["__main__"], "__file__", str(tmp_path / "scan.py"), raising=False)
+    else:
+        monkeypatch.chdir(tmp_path)
+    if how == "PYTHONPATH":
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(sys, "path", [entry, *sys.path])
+    with EmbeddedIOC("a:") as ioc:  # with all that it ever imports, numpy too
+        assert "a:npts" in ioc.pvs
+
+
+def test_modules_of_its_users_directories_do_not_hide_pythons_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in `sys.path` for other reasons stays there, behind the standard library."""
+    (tmp_path / "copy.py").write_text("raise SystemExit('hidden')")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    with EmbeddedIOC("a:") as ioc:
+        assert ioc.alive
+
+
+ALIASES = """
+alias("$(P)mybusy", "$(P)scan")
+alias("$(P)mybusy", "other:name")
+record(busy, "$(P)mybusy") { alias("$(P)a_third") }
+alias("$(P)x_array", "$(P)positions")
+"""
+
+
+def test_aliases_are_other_names_of_the_same_records(tmp_path: Path) -> None:
+    """The controller hears of the record by whatever name it is put to, its own among them."""
+    file = tmp_path / "aliases.db"
+    file.write_text(ALIASES)
+    with EmbeddedIOC("a:", databases=[file]) as ioc, client_of(ioc) as client:
+        assert {"a:mybusy", "a:scan", "other:name", "a:a_third", "a:positions"} <= set(ioc.pvs)
+        for npts, name in enumerate(("a:mybusy", "a:scan", "other:name", "a:a_third"), start=3):
+            client.put_and_wait("a:npts", npts)
+            client.put_and_wait("a:duration", 0.0)
+            client.put_callback(name, 1)
+            client.wait_until_returned(name)
+            assert client.get_text("a:message") == f"flew {npts} points"
+            assert len(client.get_array("a:positions")) == npts
+
+
 def test_without_epicscorelibs_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(IOCError, match=r"pip install busy_callback_flyer\[ioc\]"):

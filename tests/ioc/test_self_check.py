@@ -36,7 +36,7 @@ def start_broken(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     intact = EmbeddedIOC._command
 
     def command(self: EmbeddedIOC, port: int, repeater_port: int) -> list[str]:
-        options = intact(self, port, repeater_port)[3:]
+        options = [part for part in intact(self, port, repeater_port) if part.startswith("--")]
         return [sys.executable, "-c", BROKEN_SERVER.format(fault=fault), *options]
 
     monkeypatch.setattr(EmbeddedIOC, "_command", command)

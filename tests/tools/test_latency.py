@@ -17,6 +17,7 @@ from rich.console import Console
 
 from busy_callback_flyer.ioc import EmbeddedIOC
 from busy_callback_flyer.tools import latency
+from busy_callback_flyer.tools.cli import main
 from busy_callback_flyer.tools.latency import (
     BusyPV,
     Delays,
@@ -104,6 +105,12 @@ def test_ways_fly_the_same_lengths_and_tell_when_they_knew() -> None:
     assert look(BUSY)[0] == 0
 
 
+def test_a_way_imports_nothing_from_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "copy.py").write_text("raise SystemExit('hidden')")
+    monkeypatch.chdir(tmp_path)
+    assert measure().ways[DIRECT].failure == ""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("way", [way for way in WAYS if way not in ("direct", "poll-50")])
 def test_every_way_of_the_package(way: str) -> None:
@@ -150,8 +157,8 @@ def test_another_clock_is_found_and_taken_off(ahead: float) -> None:
         "put = time.time() + {ahead}; "
         + WAIT
         + "stamp = epics.get_pv({pv!r}).get_with_metadata(form='time', use_monitor=False)['timestamp']; "
-        "print(json.dumps(dict(known=time.time() + {ahead}, put=put, busy=time.time() + {ahead}, busy_stamp=stamp)),"
-        " flush=True)"
+        "print(json.dumps(dict(known=time.time() + {ahead}, put=put, busy=time.time() + {ahead},"
+        " busy_stamp=stamp - 1e-3)), flush=True)"
     )
     measured = measure(ways={"there": client(BUSY, flight, ahead)})
     assert measured.clock[0] <= -ahead <= measured.clock[1]
@@ -265,6 +272,51 @@ def test_stamps_that_stand_still_are_refused(monkeypatch: pytest.MonkeyPatch) ->
     finally:
         tse.put(0, wait=True)
     assert look(OWN)[0] == 0
+
+
+def test_stamps_that_are_not_of_done_are_told() -> None:
+    """They move from flight to flight, so each seems to be one."""
+    pv = f"{PREFIX}borrows"
+    epics.caput(pv, 0, wait=True)
+    measured = measure(pv, controller=SelfClear(pv))
+    assert measured.told == measured.same > 0
+    (said,) = (remark for remark in latency.remarks(measured) if "mean nothing" in remark)
+    assert "Busy and Done of each flight bear the same stamp" in said
+    assert f"TSE and TSEL of {pv}" in said
+    assert not any("IOC's clock less ours" in remark for remark in latency.remarks(measured))
+
+
+def test_the_command_tells_of_such_stamps_and_fails(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    pv = f"{PREFIX}borrows"
+    epics.caput(pv, 0, wait=True)
+    plot = str(tmp_path / "it.png")
+    command = ["latency", pv, "--yes", "--flights=2", "--ways", "direct", "--self-clear", "--plot", plot]
+    assert main(command) == 1
+    assert "The delays mean nothing" in capsys.readouterr().out
+
+
+def test_stamps_that_contradict_each_other_are_told() -> None:
+    """Of Busy by another clock than of Done."""
+    flight = (
+        "put = time.time(); "
+        + WAIT
+        + "stamp = epics.get_pv({pv!r}).get_with_metadata(form='time', use_monitor=False)['timestamp']; "
+        "print(json.dumps(dict(known=time.time(), put=put, busy=time.time(), busy_stamp=stamp - 10)), flush=True)"
+    )
+    measured = measure(ways={"there": client(BUSY, flight)})
+    assert measured.told > measured.same == 0
+    (said,) = (remark for remark in latency.remarks(measured) if "mean nothing" in remark)
+    assert "contradict each other" in said
+
+
+def test_coarse_stamps_are_told_and_clocks_that_drift_are_no_contradiction() -> None:
+    coarse = Measurement(BUSY, {}, clock=(-1e-3, 1e-3), told=9, same=2)
+    assert coarse.doubt == ""
+    assert any("of 2 of 9 flights Busy and Done bear the same one" in remark for remark in latency.remarks(coarse))
+    drifting = Measurement(BUSY, {}, clock=(2.0005, 2.0), told=9)
+    assert drifting.doubt == ""
+    assert drifting.offset == pytest.approx(2.00025)
+    assert any("corrected" in remark for remark in latency.remarks(drifting))
 
 
 @pytest.mark.parametrize("way", ["", "directly", "poll", "poll-0", "poll--1", "poll-x", "cache-inf", "cache-nan"])

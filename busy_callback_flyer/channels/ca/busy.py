@@ -65,12 +65,12 @@ def _on_put_callback(args: EventArgs) -> None:
 
 def _reading(address: int) -> Reading:
     event = _event_at(address)
-    severity = event.severity
+    severity, status = event.severity, event.status
     return Reading(
         event.value,
         EPICS_EPOCH + event.seconds + 1e-9 * event.nanoseconds,
         severity,
-        alarm_text(severity, event.status) if severity else "",
+        alarm_text(severity, status) if severity or status else "",
     )
 
 
