@@ -26,8 +26,8 @@ UNATTENDED = "unattended"
 BARE = f"{PREFIX}fill"
 """A record of the same kind that nothing hangs on, for the bare puts."""
 
-AT_MOST = {50: 3.0, 99: 4.0}
-"""Times a bare put, by percentile; whatever orders our put behind those of others is in it."""
+AT_MOST = {50: 4.0, 99: 4.0}
+"""Times a bare put, by percentile. In it is what orders our put behind those of others, and what asks for arrays."""
 
 TIMEOUT = 30.0
 
@@ -43,9 +43,9 @@ def measure(quick: bool) -> dict[str, Any]:
 
     kickoffs = QUICK_KICKOFFS if quick else KICKOFFS
     flyer_class = _flyer_class()
-    live = _live(flyer_class(PREFIX, name="ifly", time_array=None), kickoffs)
+    live = _live(flyer_class(PREFIX, name="ifly", fresh_timeout=0, on_stale="warn"), kickoffs)
     # A flyer a kickoff: a second one would wait for what the frozen IOC still owes the first.
-    flyers = [flyer_class(PREFIX, name=f"ifly{number}", time_array=None) for number in range(kickoffs)]
+    flyers = [flyer_class(PREFIX, name=f"ifly{number}") for number in range(kickoffs)]
     puts = [EpicsSignal(BARE, name=f"put{number}") for number in range(kickoffs)]
     for device in (*flyers, *puts):
         device.wait_for_connection(timeout=TIMEOUT)
@@ -74,10 +74,9 @@ def _flyer_class() -> type[BusyFlyer]:
     from busy_callback_flyer import BusyFlyer, BusyRecord
 
     class Flyer(BusyFlyer):
-        """Without arrays."""
+        """With the tutorial's arrays, which nobody writes."""
 
         busy = Component(BusyRecord, UNATTENDED, kind="config")
-        tArr = xArr = yArr = None  # noqa: N815
 
     return Flyer
 

@@ -1,4 +1,7 @@
-"""Very many flights: hangs, early and duplicate finishes are counted, and what grows."""
+"""Very many flights: hangs, early and duplicate finishes and arrays of another flight are counted, and what grows.
+
+The first point of x is the number of the flight. It is put right before `kickoff`, and not waited for.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ import psutil
 from ophyd import EpicsSignal
 from tqdm import tqdm
 
-from busy_callback_flyer import BusyFlyer, FlightError
+from busy_callback_flyer import BusyFlyer, FlightError, StaleArrayError
 
 # isort: split
 import epics
@@ -55,6 +58,8 @@ class _Soak:
         flyer.wait_for_connection(timeout=10)
         self._flyer = flyer
         self._duration = duration
+        self._first = EpicsSignal(f"{PREFIX}start", name="first")
+        self._first.wait_for_connection(timeout=10)
         self._record = epics.get_pv(BUSY, connect=True, timeout=10)
         self._last_done = 0.0
         self._finishes: list[object] = []
@@ -85,6 +90,7 @@ class _Soak:
             self._duration.put(length, wait=True)
         elif number == 0:
             self._duration.put(0.0, wait=True)
+        self._first.put(float(number))
         status = flyer.kickoff()
         if number:
             self._count_finishes(wrong)
@@ -116,16 +122,20 @@ class _Soak:
             print(timeline, flush=True)
         wrong["early finishes"] += early
         self._last_done = done
+        x: list[float] = []
         try:
             flyer.complete().wait(HANG)
-            rows = sum(len(page["time"]) for page in flyer.collect_pages())
+            x = [value for page in flyer.collect_pages() for value in page["data"]["ifly_xArr"]]
+        except StaleArrayError as error:
+            wrong["stale"] += 1
+            print(error)
+            return
         except Exception as error:
-            rows = -1
             print(repr(error))
-        wrong["wrong pages"] += rows != POINTS
+        wrong["wrong pages"] += len(x) != POINTS or x[0] != number
 
 
-WRONGS = ("hangs", "failures", "early finishes", "duplicate finishes", "missing finishes", "wrong pages")
+WRONGS = ("hangs", "failures", "early finishes", "duplicate finishes", "missing finishes", "stale", "wrong pages")
 
 
 class _Footprint:

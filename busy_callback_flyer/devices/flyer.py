@@ -21,6 +21,7 @@ from ..engine.flight import Flight
 from ..engine.form import Described
 from ..engine.options import OPTIONS, FlyerOptions, Options, numpydoc, signature
 from ..engine.ports import Channel
+from ..engine.progress import Progress
 from ..engine.replay import Replay
 from ..engine.timeline import Timeline
 from ..engine.worker import Worker
@@ -195,13 +196,8 @@ class BusyFlyer(Configured):
             advice = "Set the options before declare_stream" + ", and collect the latest flight first" * self.kept
             form = self._wiring.collector.form(options, self._wiring.values(None))
             self._described.refuse_other(form, FlightRefused, f"{advice}: {self.name} was not kicked off")
-        if options.events != self._wiring.events:
-            self._rewire()
-        self.refuse_unusable()
-        wiring = self._wiring
-        offset = time.time() - time.monotonic()
-        flight = Flight(name_of(state_of(self.busy)), options, clock_offset=offset)
-        progress = wiring.progress_of(flight, self._watchers)
+        flight = Flight(name_of(state_of(self.busy)), options, clock_offset=time.time() - time.monotonic())
+        wiring, progress = self._wiring_for(flight)
         shown = None if options.kickoff_finishes_on == "busy" else progress
         status = FlightStatus(self, self._subscribers.do, shown)
         channel, values = wiring.driver.channel, wiring.values(options.points)
@@ -467,9 +463,7 @@ class BusyFlyer(Configured):
         FlightRefused
             It says what they are.
         """
-        problems = [channel.problem for channel in self._wiring.channels if channel.problem is not None]
-        if problems:
-            raise FlightRefused(f"{self.name}: {'; '.join(problems)}")
+        self._wiring.refuse_unusable()
 
     def wait_for_connection(self, all_signals: bool = False, timeout: Any = _DEFAULT_TIMEOUT) -> None:
         """Wait until every PV is connected.
@@ -483,6 +477,7 @@ class BusyFlyer(Configured):
         """
         if timeout is not None and not isinstance(timeout, numbers.Real):
             timeout = self.connection_timeout
+        timeout = None if timeout is None else float(timeout)  # locks take no number of numpy
         since = time.monotonic()
         super().wait_for_connection(all_signals=all_signals, timeout=timeout)
         self._wait_ready(self._wiring.channels, timeout, since)
@@ -512,13 +507,25 @@ class BusyFlyer(Configured):
         """What collects a flight, or the next one, and the values beside it."""
         return (self._wiring.collector, self._wiring.values(None)) if one is None else (one.collector, one.values)
 
-    def _rewire(self) -> None:
-        """Other channels, for another way of events."""
-        taxi = self._wiring.driver.taxi
-        self._wiring.close()
-        self._wiring = Wiring(self, self.OPEN_BUSY, self._teller)
-        if taxi is not None:
-            self._wiring.driver.taxi, taxi.driver = taxi, self._wiring.drivers[1]
+    def _wiring_for(self, flight: Flight) -> tuple[Wiring, Progress | None]:
+        """The channels of a flight and its progress; others than before for another way of events, if all is well."""
+        before = wiring = self._wiring
+        if flight.options.events != before.events:
+            wiring = Wiring(self, self.OPEN_BUSY, self._teller)
+        try:
+            wiring.refuse_unusable()
+            progress = wiring.progress_of(flight, self._watchers)
+        except Exception:
+            if wiring is not before:
+                wiring.close()
+            raise
+        if wiring is not before:
+            taxi = before.driver.taxi
+            if taxi is not None:
+                wiring.driver.taxi, taxi.driver = taxi, wiring.drivers[1]
+            self._wiring = wiring
+            before.close()
+        return wiring, progress
 
     def _refuse_times_in_a_text(self) -> None:
         """Only the component itself knows, so it has to be there."""

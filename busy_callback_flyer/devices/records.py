@@ -74,6 +74,6 @@ class Waveform(Device):
     def _repr_info(self) -> Iterator[tuple[str, Any]]:
         """What `repr` shows and `copy.copy` makes another one from."""
         yield from super()._repr_info()
-        for name, default in (("fresh", None), ("units", None), ("string", False)):
+        for name, default in (("fresh", True), ("units", None), ("string", False)):
             if getattr(self, name) != default:
                 yield name, getattr(self, name)

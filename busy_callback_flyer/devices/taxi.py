@@ -15,7 +15,7 @@ from ..engine.errors import FlightRefused
 from ..engine.flight import Flight
 from ..engine.freshness import Ground
 from ..engine.options import TAXI_OPTIONS, FlyerOptions, Options, TaxiOptions, signature
-from ..engine.ports import BUSY
+from ..engine.ports import DONE
 from ..engine.replay import Replay
 from ..engine.taxi import Taxi
 from ..engine.timeline import Timeline
@@ -112,9 +112,9 @@ class TaxiFlyer(BusyFlyer):
         self.flight_options()
         self.refuse_unusable()
         channel = self._wiring.driver.channel
-        if channel.reading is not None and channel.reading.value == BUSY:
+        if channel.reading is not None and channel.reading.value != DONE:
             raise FlightRefused(
-                f"{channel.pv} is Busy: to taxi would move what flies. Wait for that flight, or write Done"
+                f"{channel.pv} is not Done: to taxi would move what flies. Wait for that flight, or write Done"
             )
         self._prepared = cast(FlightStatus, self._taxi.go())
         return self._prepared

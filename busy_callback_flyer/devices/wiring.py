@@ -15,6 +15,7 @@ from ..channels.signal_reader import join_channel_access, reads_in_its_own_way
 from ..channels.signals import SignalArray, SignalBusy, SignalCount, SignalValue
 from ..engine.collector import ArraySpec, Collector, ValueSpec
 from ..engine.driver import FlightDriver
+from ..engine.errors import FlightRefused
 from ..engine.flight import Flight
 from ..engine.ports import ArrayChannel, BusyChannel, BusyListener, CountChannel
 from ..engine.progress import Progress
@@ -79,6 +80,12 @@ class Wiring:
     def channels(self) -> list[ArrayChannel | BusyChannel]:
         """All that a flight of now needs but those to values."""
         return [*(spec.channel for spec in self.collector.arrays), *(driver.channel for driver in self.drivers)]
+
+    def refuse_unusable(self) -> None:
+        """Refuse PVs that are not of the kind that is needed; `FlightRefused` says what they are."""
+        problems = [channel.problem for channel in self.channels if channel.problem is not None]
+        if problems:
+            raise FlightRefused(f"{self.flyer.name}: {'; '.join(problems)}")
 
     def values(self, points: str | None) -> Sequence[ValueSpec]:
         """What is read once a flight, and what counts the points. A lazy component connects here, and may wait."""

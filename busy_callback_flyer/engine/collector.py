@@ -250,11 +250,13 @@ class _Fetch:
         try:
             data = self._judge(answers, patient=patient)
         except CollectError as error:
-            if isinstance(error, NotFresh) and patient:
+            if not isinstance(error, NotFresh):
+                self._land(error)
+            elif patient:
                 Alarm(self.ask).set(min(now + self._interval, self._until))
                 self._interval = min(2 * self._interval, LONGEST_INTERVAL)
             else:
-                self._land(error)
+                self._land(StaleArrayError(str(error)))  # nothing is awaited any more
         except Exception as error:
             self._fail(error)
         else:

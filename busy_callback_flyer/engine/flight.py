@@ -103,7 +103,7 @@ _Deadline = Callable[[float], Orders]
 
 
 def _says(value: int) -> str:
-    return {DONE: "Done", BUSY: "Busy"}.get(value, f"{value}, neither Busy nor Done,")
+    return {DONE: "Done", BUSY: "Busy"}.get(value, f"{value}, neither Busy nor Done")
 
 
 class State(enum.Enum):
@@ -447,7 +447,7 @@ class Flight:
             return self._fail(
                 FlightRefused,
                 now,
-                f"the record is {_says(reading.value)} already, and when_busy='fail': wait for that flight, or write "
+                f"when_busy='fail', and the record is already {_says(reading.value)}: wait for that flight, or write "
                 "Done",
                 at_once=True,
             )

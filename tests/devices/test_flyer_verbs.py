@@ -140,6 +140,26 @@ def test_kickoff_finishes_once_where_busy_and_the_verdict_come_together(direct_f
         assert status.success
 
 
+def test_a_kickoff_that_is_refused_for_its_new_way_of_events_loses_nothing(direct_flyer: BusyFlyer) -> None:
+    direct_flyer.kickoff().wait(TIMEOUT)
+    direct_flyer.complete().wait(TIMEOUT)
+    wiring = direct_flyer._wiring
+
+    def refuse(*_: Any) -> None:
+        raise FlightRefused("a PV is of the wrong kind")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(wiring), "refuse_unusable", refuse)
+        direct_flyer.events = "ophyd"
+        with pytest.raises(FlightRefused, match="wrong kind"):
+            direct_flyer.kickoff()
+    assert direct_flyer._wiring is wiring
+    assert direct_flyer.kept
+    assert len(list(direct_flyer.collect_pages())) == 1
+    direct_flyer.kickoff().wait(TIMEOUT)
+    assert direct_flyer._wiring.events == "ophyd"
+
+
 @pytest.mark.parametrize(("option", "value"), [("kickoff_finishes_on", "begin"), ("on_pause", "stop")])
 def test_bad_options_are_refused(direct_flyer: BusyFlyer, option: str, value: str) -> None:
     before = look(BUSY_PV)

@@ -375,7 +375,9 @@ def test_a_record_that_is_neither_at_kickoff(way: Make, controller: Controller) 
     assert look(OWN_PV)[0] == 2
     channel = flyer._wiring.driver.channel
     until(lambda: channel.reading is None or channel.reading.value == 2)  # its event has come; polling asks at kickoff
-    with pytest.raises(FlightRefused, match="the record is 2, neither Busy nor Done, already, and when_busy='fail'"):
+    with pytest.raises(
+        FlightRefused, match="when_busy='fail', and the record is already 2, neither Busy nor Done: wait"
+    ):
         flyer.kickoff().wait(TIMEOUT)
     assert look(OWN_PV)[0] == 2
     flyer.when_busy = "reset"

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from functools import partial
 
 import epics
 import pytest
@@ -48,6 +49,12 @@ from .test_in_flight import (
 )
 
 __all__ = ["set_field", "way"]  # fixtures
+
+
+def is_busy_anew(since: float) -> bool:
+    """Whether it is Busy, and not by the Busy of this stamp."""
+    value, stamp = look(OWN_PV)
+    return value == 1 and stamp != since
 
 
 def write(offset: float) -> None:
@@ -112,7 +119,7 @@ def test_of_two_queued_clients_the_second_must_write_its_own(
         theirs = look(OWN_PV)[1]
         write(100.0 + round)
         epics.caput(OWN_PV, 0)
-        until(lambda before=theirs: look(OWN_PV)[0] == 1 and look(OWN_PV)[1] != before)
+        until(partial(is_busy_anew, theirs))
         if ours:
             write(float(round))
         epics.caput(OWN_PV, 0)
