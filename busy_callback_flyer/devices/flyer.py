@@ -96,6 +96,12 @@ class BusyFlyer(Configured):
     was not staged is stopped where it can know: given up while the RunEngine was paused. Else
     the flight goes on, and a warning is logged.
 
+    An array is this flight's if it bears another stamp than when Busy was put. It is refused where
+    another flight may have written it, or its connection was lost. Where it does not tell its stamp at
+    the put, the flight is refused. Every wait has an end, except that for a record which stays Busy where
+    no `flight_timeout` is set. If the record does not take a Done of ours, the exception and a warning
+    say so.
+
     A flyer that is a component of another device is flown, and not read: whatever kind it is given, it is of
     kind config there, or omitted, so that reading the other device is no business of the flyer's.
 
@@ -105,9 +111,9 @@ class BusyFlyer(Configured):
     stamps stand still, counts as refused; and a put that is queued in the IOC behind another
     client's flight cannot be taken back by `stop`.
 
-    What this process put by pyepics or ophyd before a kickoff is served before Busy is put. What it
-    puts after the kickoff may be served earlier than that: wait for Busy (`SUB_FLIGHT_BUSY`, or
-    ``kickoff_finishes_on="busy"``) where the order matters.
+    What this process put by pyepics or ophyd before a kickoff, to the IOC of the busy record, is served
+    before Busy is put. What it puts after the kickoff may be served earlier than that, too: wait for
+    Busy (`SUB_FLIGHT_BUSY`, or ``kickoff_finishes_on="busy"``) where the order matters.
 
     The RunEngine asks for a description once a run, and tells no flyer when a run begins. A flight of another
     `layout`, `array_length`, `stream_name` or `time_array` than was described is refused at kickoff with
@@ -219,7 +225,8 @@ class BusyFlyer(Configured):
         -------
         FlightStatus
             Finished when the arrays are in hand and found to be this flight's. Its exception
-            is the flight's own, or a `CollectError`. Called in flight while the RunEngine is
+            is the flight's own, or a `CollectError`; `stop`, `unstage` and the next `kickoff`
+            end the waiting by one. Called in flight while the RunEngine is
             paused, it means that the plan was given up: the flight is aborted, there is nothing
             to wait for, and the status is finished at once.
 
@@ -275,7 +282,8 @@ class BusyFlyer(Configured):
         """Yield the flight's arrays as event pages, once; an event a point.
 
         Yields nothing before the flight is done, after one that failed, for one without
-        points, and where they were collected already.
+        points, and where they were collected already. Of arrays on their way it waits for 0.5 s
+        at most: wait for `complete` first.
 
         The RunEngine calls it too where a plan is given up in flight. While the RunEngine is
         paused, nothing else is to call it, and the flight is aborted; otherwise it may as well be
@@ -284,7 +292,8 @@ class BusyFlyer(Configured):
         Raises
         ------
         CollectError
-            The arrays could not be had, or are not this flight's.
+            The arrays could not be had, are not here yet, or are not this flight's; or the flight is
+            of another form than its stream was described with.
         """
         one, (paused, _) = self._latest, self._replay.verb()
         if one is None:

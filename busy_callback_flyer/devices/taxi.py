@@ -50,14 +50,15 @@ class TaxiFlyer(BusyFlyer):
     name : str
         Of the flyer; the data keys begin with it.
     taxi_timeout : float or None
-        Seconds from the put of the taxi's Busy to its Done.
+        Seconds from the taxi's start, by `prepare` or `kickoff`, to its Done.
     **options
-        Of `BusyFlyer`; `flight_timeout` is the flight's own.
+        Of `BusyFlyer`; `flight_timeout` counts from `kickoff`, also where that has to taxi first.
 
     Notes
     -----
     The arrays must have been written since the put of the taxi's Busy: a controller may fill some
-    of them on the way. Where another client flies meanwhile, they must be since the put of Busy.
+    of them on the way. Where another client used one of the two records meanwhile, they must have
+    been written since the put of Busy.
 
     What was prepared stays so until it is flown. Where the plan that prepared it was given up,
     `stop` or `unstage` forgets it; the flyer does by itself where the RunEngine was paused then.

@@ -91,19 +91,29 @@ class FlyerOptions(TypedDict, total=False):
         _Means(
             "reset",
             """
-            What to do where the record is Busy at kickoff: write Done and wait for it, then
+            What to do where the record is not Done at kickoff: write Done and wait for it, then
             `reset_settle` more; wait for that flight to end; or refuse.""",
         ),
     ]
-    reset_settle: Annotated[float, _Means(0.1, "Seconds between a reset and the flight.", _seconds)]
+    reset_settle: Annotated[
+        float,
+        _Means(
+            0.1,
+            """
+            Seconds from a Done of ours (a reset, or one that ended a flight before its time) to the
+            next put of Busy: the controller may still write.""",
+            _seconds,
+        ),
+    ]
     start_timeout: Annotated[
         float,
         _Means(
             5.0,
             """
-            Seconds from the put of Busy to a sign of life. Also those that the record may need to
-            connect, where it is not connected at kickoff; and those that earlier puts of this
-            process may need to be served, for which the put of Busy waits.""",
+            Seconds from the put of Busy to a sign of life. Each wait ahead of the put is as long at most:
+            for the first connection to the record, for Done after a reset, for earlier puts of this
+            process to be served and for the arrays to connect and tell their stamps. Where they are
+            asked right ahead of the put, they have as long after it.""",
             _seconds,
         ),
     ]
@@ -112,13 +122,25 @@ class FlyerOptions(TypedDict, total=False):
         _Means(
             None,
             """
-            Seconds from the put of Busy to Done. Set it: without it a flight whose controller
-            died stays in the air as long as its IOC lives.""",
+            Seconds from `kickoff` to Done. It bounds all that lies between: waiting for another's
+            flight, settling, a taxi. Set it: without it a flight whose controller died has no end
+            as long as its IOC lives.""",
             _optional_seconds,
         ),
     ]
-    on_timeout: Annotated[Literal["reset", "leave"], _Means("reset", "Whether to write Done after a timeout.")]
-    reconnect_timeout: Annotated[float, _Means(15.0, "Seconds that a lost connection may last in flight.", _seconds)]
+    on_timeout: Annotated[
+        Literal["reset", "leave"], _Means("reset", "Whether to write Done after a timeout, where Busy was put.")
+    ]
+    reconnect_timeout: Annotated[
+        float,
+        _Means(
+            15.0,
+            """
+            Seconds that a lost connection to the record may last, in flight; and before it, in place
+            of `start_timeout`, where the record was connected before.""",
+            _seconds,
+        ),
+    ]
     on_pause: Annotated[
         Literal["continue", "abort"],
         _Means(
@@ -152,15 +174,22 @@ class FlyerOptions(TypedDict, total=False):
         ),
     ]
     fresh_timeout: Annotated[
-        float, _Means(1.0, "Seconds after Done that the arrays may need to be as new as the flight.", _seconds)
+        float,
+        _Means(
+            1.0,
+            """
+            Seconds after Done that the controller may need to write the arrays: those that bear the
+            stamp of before the flight are asked for again until then.""",
+            _seconds,
+        ),
     ]
     on_stale: Annotated[
         Literal["error", "warn"],
         _Means(
             "error",
             """
-            Where an array is older than the flight, or another flight came before it was read:
-            fail, or log a warning and pass it on.""",
+            Where an array was not written since the put of Busy, another flight may have written it, or
+            its connection was lost: fail, or log a warning and pass it on.""",
         ),
     ]
     on_ragged: Annotated[
@@ -250,7 +279,8 @@ class TaxiOptions(FlyerOptions, total=False):
     """Options of `TaxiFlyer`, as keyword arguments."""
 
     taxi_timeout: Annotated[
-        float | None, _Means(None, "Seconds from the put of the taxi's Busy to its Done.", _optional_seconds)
+        float | None,
+        _Means(None, "Seconds from the taxi's start, by `prepare` or `kickoff`, to its Done.", _optional_seconds),
     ]
 
 
