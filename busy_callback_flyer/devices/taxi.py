@@ -99,7 +99,7 @@ class TaxiFlyer(BusyFlyer):
         RuntimeError
             It taxis or flies already.
         FlightRefused
-            The PV is not of the kind that is needed, or `busy` is Busy.
+            The PV is not of the kind that is needed, or `busy` is not Done.
         ValueError
             An option was set to what no flight can be flown with.
         """

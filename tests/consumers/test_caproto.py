@@ -76,5 +76,5 @@ def test_a_read_only_busy_on_a_server_that_is_no_ioc() -> None:
             serving.kill()
     assert done.returncode == 1
     assert "FAIL  ro:mybusy: it is read-only for this user and host" in done.stdout
-    assert "ok    ro:x_array: c1_x_array: an array of up to 5 doubles" in done.stdout
+    assert "ok    ro:x_array: an array of up to 5 doubles" in done.stdout
     assert "not connected" not in done.stdout, "OUT and FLNK are not needed"

@@ -324,7 +324,7 @@ def test_nothing_is_moved_while_another_flies(
     taxied = look(TAXI)
     epics.caput(BUSY, 1, wait=False)
     until(lambda: known(flyer) == 1)
-    with pytest.raises(FlightRefused, match="is Busy"):
+    with pytest.raises(FlightRefused, match="is not Done: to taxi would move what flies"):
         flyer.prepare()
     status = flyer.kickoff()
     if when_busy == "fail":
