@@ -16,6 +16,7 @@ from ..channels import private_names
 from ..channels.choice import name_of, state_of
 from ..channels.signal_reader import join_channel_access
 from ..engine.collector import Collector, ValueSpec
+from ..engine.driver import LatestDone
 from ..engine.errors import CollectError, FlightRefused
 from ..engine.flight import Flight
 from ..engine.form import Described
@@ -156,7 +157,8 @@ class BusyFlyer(Configured):
         self._watchers = Worker(f"{self.name} watchers", join_channel_access)
         self._events = FlightEvents(self, self._subscribers)
         self._teller = Worker(f"{self.name} failures", join_channel_access)
-        self._wiring = Wiring(self, self.OPEN_BUSY, self._teller)
+        self._ended = LatestDone()
+        self._wiring = Wiring(self, self.OPEN_BUSY, self._teller, self._ended)
         self._described = Described()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -203,13 +205,14 @@ class BusyFlyer(Configured):
             form = self._wiring.collector.form(options, self._wiring.values(None))
             self._described.refuse_other(form, FlightRefused, f"{advice}: {self.name} was not kicked off")
         flight = Flight(name_of(state_of(self.busy)), options, clock_offset=time.time() - time.monotonic())
-        wiring, progress = self._wiring_for(flight)
+        wiring, values, progress = self._wiring_for(flight)
         shown = None if options.kickoff_finishes_on == "busy" else progress
         status = FlightStatus(self, self._subscribers.do, shown)
-        channel, values = wiring.driver.channel, wiring.values(options.points)
-        collector, publish = wiring.collector, self._events.publish
+        channel, collector, publish = wiring.driver.channel, wiring.collector, self._events.publish
         ground = collector.ground(options.points, values)
-        one = OneFlight(flight, channel, collector, ground, values, self._replay, status, progress, publish)
+        one = OneFlight(
+            flight, channel, collector, ground, values, self._replay, status, progress, publish, self._teller.do
+        )
         was_kept = earlier is not None and earlier.kept
         wiring.driver.launch(flight, one, ground)
         if earlier is not None:
@@ -516,13 +519,14 @@ class BusyFlyer(Configured):
         """What collects a flight, or the next one, and the values beside it."""
         return (self._wiring.collector, self._wiring.values(None)) if one is None else (one.collector, one.values)
 
-    def _wiring_for(self, flight: Flight) -> tuple[Wiring, Progress | None]:
-        """The channels of a flight and its progress; others than before for another way of events, if all is well."""
+    def _wiring_for(self, flight: Flight) -> tuple[Wiring, Sequence[ValueSpec], Progress | None]:
+        """Channels, values and progress of a flight; other channels for another way of events, if all is well."""
         before = wiring = self._wiring
         if flight.options.events != before.events:
-            wiring = Wiring(self, self.OPEN_BUSY, self._teller)
+            wiring = Wiring(self, self.OPEN_BUSY, self._teller, self._ended)
         try:
             wiring.refuse_unusable()
+            values = wiring.values(flight.options.points)
             progress = wiring.progress_of(flight, self._watchers)
         except Exception:
             if wiring is not before:
@@ -534,7 +538,7 @@ class BusyFlyer(Configured):
                 wiring.driver.taxi, taxi.driver = taxi, wiring.drivers[1]
             self._wiring = wiring
             before.close()
-        return wiring, progress
+        return wiring, values, progress
 
     def _refuse_times_in_a_text(self) -> None:
         """Only the component itself knows, so it has to be there."""

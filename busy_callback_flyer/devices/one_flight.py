@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from ..engine.collector import Collector, ValueSpec
+from ..engine.collector import Collector, FlightData, ValueSpec
 from ..engine.errors import CollectError
 from ..engine.flight import Flight
 from ..engine.freshness import Ground
@@ -44,6 +44,8 @@ class OneFlight:
     progress : Progress or None
         For whoever watches one of its statuses.
     publish : callable
+    later : callable
+        Does a task in a thread of the user's: what is told there may take its time.
 
     Attributes
     ----------
@@ -67,6 +69,7 @@ class OneFlight:
         kickoff: FlightStatus,
         progress: Progress | None,
         publish: Publish,
+        later: Callable[[Callable[[], None]], bool],
     ) -> None:
         self.flight = flight
         self.collector = collector
@@ -82,6 +85,7 @@ class OneFlight:
         self._lend = channel.lend
         self._replay = replay
         self._publish = publish
+        self._later = later
         self._published: set[str] = set()
         self._kickoff_ended = False
         self._lock = threading.Lock()
@@ -121,7 +125,7 @@ class OneFlight:
             ended, self._kickoff_ended = self._kickoff_ended, True
         if not ended:
             self._lend(self.kickoff.settle)
-        self.collector.fetch(self.flight, self.ground, self.values, self.outcome.land)
+        self.collector.fetch(self.flight, self.ground, self.values, self._land)
         self._tell(BUSY)  # a flight may be too short to be seen
         self._tell(DONE)
 
@@ -138,6 +142,11 @@ class OneFlight:
         if self.flight.began:
             self._tell(BUSY)  # its own thread may not have come to it
         self._tell(FAILED)
+
+    def _land(self, what: FlightData | Exception) -> None:
+        """What went wrong may be known to the thread of all deadlines, which is not the user's to hold up."""
+        if not (isinstance(what, Exception) and self._later(partial(self.outcome.land, what))):
+            self.outcome.land(what)
 
     def _end_kickoff(self, error: Exception | None = None) -> None:
         with self._lock:  # Busy and the verdict may come in different threads

@@ -178,7 +178,9 @@ class TaxiFlyer(BusyFlyer):
         driver, status = self._taxi.driver, FlightStatus(self, self._subscribers.do)
         collector = Collector(f"{self.name}_taxi", [], driver.channel)
         ground = self._wiring.collector.ground(options.points, self._wiring.values(options.points))
-        one = OneFlight(flight, driver.channel, collector, ground, [], Replay(), status, None, lambda *_: None)
+        one = OneFlight(
+            flight, driver.channel, collector, ground, [], Replay(), status, None, lambda *_: None, self._teller.do
+        )
         driver.launch(flight, one, ground)
         return status, ground
 

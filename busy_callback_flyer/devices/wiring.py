@@ -14,7 +14,7 @@ from ..channels.choice import name_of, why_not_direct
 from ..channels.signal_reader import join_channel_access, reads_in_its_own_way
 from ..channels.signals import SignalArray, SignalBusy, SignalCount, SignalValue
 from ..engine.collector import ArraySpec, Collector, ValueSpec
-from ..engine.driver import FlightDriver
+from ..engine.driver import FlightDriver, LatestDone
 from ..engine.errors import FlightRefused
 from ..engine.flight import Flight
 from ..engine.ports import ArrayChannel, BusyChannel, BusyListener, CountChannel
@@ -52,9 +52,11 @@ class Wiring:
         Opens the channel to its busy record.
     teller : Worker
         Where failures are told.
+    ended : LatestDone
+        Of the flyer.
     """
 
-    def __init__(self, flyer: BusyFlyer, open_busy: OpenBusy, teller: Worker) -> None:
+    def __init__(self, flyer: BusyFlyer, open_busy: OpenBusy, teller: Worker, ended: LatestDone) -> None:
         self.events = flyer.events
         self.flyer = flyer
         self._columns = column_names(type(flyer))
@@ -64,7 +66,9 @@ class Wiring:
         self.worker = Worker(f"{flyer.name} {'values' if self.direct else 'signals'}", join_channel_access)
         self._arrays: dict[str, ArrayChannel] = {}
         self._values: dict[str, SignalValue] = {}
-        self.drivers = [FlightDriver(flyer.name, partial(open_busy, self, state), teller) for state in states]
+        self.drivers = [
+            FlightDriver(flyer.name, partial(open_busy, self, state), teller, ended=ended) for state in states
+        ]
         self.driver = self.drivers[0]
         self._collector = self._collect()
 

@@ -244,6 +244,7 @@ class _Fetch:
 
     def _gather(self, answers: Mapping[str, _Answer]) -> None:
         self._overdue.set(None)
+        self._round = None  # the schedule of deadlines keeps an entry, and would keep the arrays with it
         now = time.monotonic()
         patient = now < self._until
         self._flight.timeline.mark("arrays", now)

@@ -29,6 +29,18 @@ CONFIRM_TIMEOUT = 0.1
 """Seconds that a look whether Done was written may delay a verdict."""
 
 
+class LatestDone:
+    """When a flight of a flyer was ended by a Done of ours, on whichever of its records.
+
+    Attributes
+    ----------
+    at : float
+        By the monotonic clock.
+    """
+
+    at = -math.inf
+
+
 class FlightObserver(Protocol):
     """Hears how a flight goes, in the thread that brought the news. What it does delays what comes behind."""
 
@@ -55,6 +67,8 @@ class FlightDriver:
         Where failures are told: neither the channel's threads nor that of the deadlines are the user's to hold up.
     taxi : Taxi, optional
         What has to be done before each flight.
+    ended : LatestDone, optional
+        Shared by all drivers of a flyer.
 
     Attributes
     ----------
@@ -71,6 +85,7 @@ class FlightDriver:
         open_channel: Callable[[BusyListener], BusyChannel],
         teller: Worker,
         taxi: Taxi | None = None,
+        ended: LatestDone | None = None,
     ) -> None:
         self.flight: Flight | None = None
         self._name = name
@@ -89,7 +104,7 @@ class FlightDriver:
         self._rings_at = math.inf
         self._armed = 0.0  # with the put
         self._was_connected = False
-        self._ended_at = -math.inf  # a flight, by a Done of ours
+        self._ended = ended or LatestDone()
         self.channel = open_channel(self)
 
     # What its owner asks
@@ -293,7 +308,7 @@ class FlightDriver:
                 )
         else:
             if self.taxi is not None:
-                self.taxi.end("its flight was given up")
+                self.taxi.end("its flight was given up", flight)
             with self._lock:
                 self._untold += 1
             if not self._teller.do(lambda: self._tell_failure(observer)):
@@ -334,26 +349,46 @@ class FlightDriver:
         channel.put_callback(BUSY, partial(self._put_returned, flight))
 
     def _put_done(self, flight: Flight) -> None:
-        """Put Done, and go on when it is confirmed, or after a moment."""
-        if flight.over:
-            self._ended_at = time.monotonic()
-        lock, waiting = threading.Lock(), [flight]  # until it is confirmed
+        """Put Done, and go on when it is confirmed, or after a moment. What is known later is told all the same."""
+        ends = flight.over
+        if ends:
+            self._ended.at = time.monotonic()
+        lock, waiting = threading.Lock(), [flight]  # until the next order is carried out
 
-        def confirmed(problem: str | None) -> None:
+        def go_on() -> None:
             with lock:
                 if not waiting:
                     return
                 waiting.clear()
             alarm.set(None)
-            if problem is not None:
-                logger.warning("%s: Done could not be written to %s: %s", self._name, flight.pv, problem)
-                self._tell(flight, Flight.done_not_written, problem)
             self._go_on()
 
-        alarm = Alarm(lambda: confirmed(f"no read told within {CONFIRM_TIMEOUT:g} s whether the record took it"))
+        def confirmed(problem: str | None) -> None:
+            if problem is not None and (waiting or not ends):
+                logger.warning("%s: Done could not be written to %s: %s", self._name, flight.pv, problem)
+                self._tell(flight, Flight.done_not_written, problem)
+            go_on()
+
+        def late() -> None:
+            if ends:
+                confirmed(f"no read told within {CONFIRM_TIMEOUT:g} s whether the record took it")
+            go_on()
+
+        def put_if_ours(reading: Reading | None) -> None:
+            if flight.still_flies(reading):
+                self.channel.put(DONE, confirmed)
+            elif reading is not None and reading.value == DONE:
+                confirmed(None)
+            else:
+                confirmed("it was not put, as the record may fly for another client")
+
+        alarm = Alarm(late)
         alarm.set(time.monotonic() + CONFIRM_TIMEOUT)
         try:
-            self.channel.put(DONE, confirmed)
+            if ends and flight.may_be_over:
+                self.channel.read(put_if_ours)
+            else:
+                self.channel.put(DONE, confirmed)
         except Exception as error:  # whatever it is, the verdict must come
             confirmed(repr(error))
 
@@ -368,6 +403,6 @@ class FlightDriver:
     def _begin(self, flight: Flight) -> None:
         channel = self.channel
         last = channel.reading if channel.ready else None
-        flight.settled_from = self._ended_at + flight.options.reset_settle
+        flight.settled_from = self._ended.at + flight.options.reset_settle
         flight.reconnects = self._was_connected and last is None
         self._tell(flight, lambda flight, now: flight.kickoff(now, last))

@@ -228,6 +228,15 @@ class Flight:
         return self.state in (State.SENT, State.FLYING, State.LOST)
 
     @property
+    def may_be_over(self) -> bool:
+        """Whether its callback is back and Done unseen: the record may fly for another client by now."""
+        return "callback" in self.timeline and self._done is None
+
+    def still_flies(self, reading: Reading | None) -> bool:
+        """Whether a fresh read shows the very Busy of this flight."""
+        return reading is not None and reading.value == BUSY and reading.stamp == self._busy_stamp
+
+    @property
     def callback_missing(self) -> bool:
         """Whether it ended well and its put-callback, which could have come, was not back by then."""
         return self.finished and not (self._callback_back or self._rejoined)
@@ -452,6 +461,7 @@ class Flight:
                 at_once=True,
             )
         self._enter(State.CLEARING, now)
+        self._not_written = None
         return (Order.PUT_DONE,) if self.options.when_busy == "reset" else _NOTHING
 
     def _go_on(self, now: float) -> Orders:
@@ -675,7 +685,8 @@ class Flight:
         return self._fail(
             FlightTimeout,
             now,
-            f"Done was put, but the record stayed Busy for {self.options.start_timeout:g} s: {why}",
+            f"Done was put, but the record stayed {self._last and _says(self._last.value)} for "
+            f"{self.options.start_timeout:g} s: {why}",
         )
 
     def _not_fenced(self, now: float) -> Orders:

@@ -68,6 +68,12 @@ def served_elsewhere(channel: ArrayChannel | ValueChannel, busy: BusyChannel) ->
     return host is not None and own is not None and host != own
 
 
+def of_one_server(channel: ArrayChannel | ValueChannel, busy: BusyChannel) -> bool:
+    """Whether the server of the busy record is known to have it, too: then both have one clock, and one fate."""
+    host = getattr(channel, "host", None)
+    return host is not None and host == busy.host
+
+
 class Ground:
     """What the arrays of a flight bore when its put of Busy went out.
 
@@ -103,13 +109,18 @@ class Ground:
             return ", ".join(self._troubles.values())
 
     def adopt(self, earlier: Ground) -> bool:
-        """Take over what an earlier put found, of a taxi; False where the busy record has changed since."""
+        """Take over what the put of a taxi found; False where it is not complete, or the record has changed since."""
         seen, now = earlier._seen, self._record.reading
         if seen is None or now is None or (seen.value, seen.stamp) != (now.value, now.stamp):
             return False
-        with self._lock:
-            self._before, self._troubles = dict(earlier._before), dict(earlier._troubles)
-        return True
+        channels, before = self._channels, dict(earlier._before)
+        kept = before.keys() == channels.keys() and all(
+            channels[attr].connections == one.connections for attr, one in before.items()
+        )
+        if kept:
+            with self._lock:
+                self._before, self._troubles = before, {}
+        return kept
 
     def keep(self) -> None:
         """The connection to the busy record went and came back, and its server had not been restarted."""
@@ -127,6 +138,9 @@ class Ground:
         Gives up silently where it is `over`; `awaited` says what is missing then.
         """
         if over():
+            return
+        if self._problems():
+            passed()  # which refuses
             return
         again = partial(self.ask_ahead, channel, passed, over)
         absent = [one for one in self._channels.values() if not one.ready]
@@ -158,26 +172,36 @@ class Ground:
 
     def ask_along(self) -> str | None:
         """Ask the others, right ahead of the put; says why where that cannot be done."""
-        for channel in self._channels.values():
-            if not channel.ready:
-                return f"{channel.pv} is not connected"
+        why_not = self._problems() or [f"{one.pv} is not connected" for one in self._channels.values() if not one.ready]
+        if why_not:
+            return "; ".join(why_not)
         self._seen = self._record.reading
         along = {attr: channel for attr, channel in self._arrays.items() if attr not in self._ahead}
+        counted = {attr: self._now(counter, None, counter.connections) for attr, counter in self._counters.items()}
         with self._lock:
-            for attr, counter in self._counters.items():
-                self._before[attr] = _Before(None, counter.connections, served_elsewhere(counter, self._record))
+            self._before |= counted
             self._troubles = {attr: f"{channel.pv} does not answer" for attr, channel in along.items()}
         for attr, channel in along.items():
             channel.fetch_stamp(partial(self._answered, attr, channel, channel.connections))
         return None
 
     def _answered(self, attr: str, channel: ArrayChannel, connections: int, answer: float | str) -> None:
+        before = None if isinstance(answer, str) else self._now(channel, answer, connections)
         with self._lock:
-            if isinstance(answer, str):
+            if before is None:
                 self._troubles[attr] = f"{channel.pv} could not be read ({answer})"
             else:
-                self._before[attr] = _Before(answer, connections, served_elsewhere(channel, self._record))
+                self._before[attr] = before
                 self._troubles.pop(attr, None)
+
+    def _now(self, channel: ArrayChannel | ValueChannel, stamp: float | None, connections: int) -> _Before:
+        """What it bears; asked outside the lock, as hosts are asked of the control system."""
+        return _Before(stamp, connections, not of_one_server(channel, self._record))
+
+    def _problems(self) -> list[str]:
+        """Why channels that have connected are of no use."""
+        problems = [getattr(channel, "problem", None) for channel in self._channels.values()]
+        return [problem for problem in problems if problem is not None]
 
     @property
     def _channels(self) -> dict[str, ArrayChannel | ValueChannel]:
@@ -242,7 +266,7 @@ class Ground:
             )
 
     def _is_elsewhere(self, one: Written) -> bool:
-        return served_elsewhere(self._channels[one.attr], self._record)
+        return not of_one_server(self._channels[one.attr], self._record)
 
     def check_fresh(self, written: Sequence[Written], foreign_done: float | None) -> None:
         """Refuse what was not written since the put.

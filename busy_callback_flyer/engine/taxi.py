@@ -32,6 +32,7 @@ class Taxi:
         self._waiting: Any = None  # the latest, as long as it is not flown
         self._ground: Ground | None = None
         self._handed_over = False
+        self._flight: Flight | None = None  # that the taxi is for
 
     @property
     def waiting(self) -> Any:
@@ -42,12 +43,12 @@ class Taxi:
         """Taxi now, for the flight that comes next; raises what its kickoff raises."""
         ride, ground = self._kickoff()
         with self._lock:
-            self._waiting, self._ground = ride, ground
+            self._waiting, self._ground, self._flight = ride, ground, None
         return ride
 
     def ready(self, flight: Flight) -> None:
         """A flight is about to be launched: has it to taxi first?"""
-        ride, self._handed_over = self._waiting, False
+        ride, self._handed_over, self._flight = self._waiting, False, flight
         flight.taxis = ride is None or not (ride.done and ride.success)
 
     def begin(self, flight: Flight, owner: FlightDriver) -> None:
@@ -56,6 +57,7 @@ class Taxi:
             ride = self._waiting
             if ride is None or (ride.done and not ride.success):
                 ride = self.go()
+                self._flight = flight
         except Exception as error:  # whatever it is, the flight must hear of it
             owner.taxi_failed(flight, error)
             return
@@ -84,8 +86,10 @@ class Taxi:
             self._waiting = None
         return self._handed_over
 
-    def end(self, why: str) -> None:
-        """End it if it is under way, and forget it."""
+    def end(self, why: str, of: Flight | None = None) -> None:
+        """End it if it is under way, and forget it; only that of one flight, where that is given."""
         with self._lock:
+            if of is not None and of is not self._flight:
+                return  # another one was prepared since
             self._waiting = None
         self.driver.abort(why)

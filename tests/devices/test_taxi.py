@@ -64,7 +64,7 @@ def fill(points: tuple[float, ...] = (1, 2, 3)) -> None:
 
 def under_way(timeline: Timeline) -> bool:
     """As its flyer knows: reads of the test's own, again and again, can make pyepics lose an event to ophyd."""
-    return "busy" in timeline and "done" not in timeline
+    return "busy" in timeline and "done" not in timeline and "failed" not in timeline
 
 
 def begins_to_taxi(flyer: HandTaxiFlyer) -> None:
@@ -453,3 +453,51 @@ def test_arrays_that_are_filled_on_the_way_are_ours_unless_another_flew(flyer: H
         assert isinstance(completed.exception(TIMEOUT), StaleArrayError)
     else:
         completed.wait(TIMEOUT)
+
+
+def test_a_taxi_right_behind_a_stop_lets_the_controller_settle(flyer: HandTaxiFlyer) -> None:
+    """What the aborted one still writes must be on the ground of the next."""
+    flyer.reset_settle = 0.3
+    status = flyer.kickoff()
+    until(lambda: is_busy(TAXI))
+    epics.caput(TAXI, 0)
+    until(lambda: is_busy(BUSY))
+    flyer.stop()
+    assert isinstance(status.exception(TIMEOUT), FlightAborted)
+    stopped = flyer._ended.at
+    prepared = flyer.prepare()
+    until(lambda: is_busy(TAXI))
+    put = flyer._taxi.driver.flight
+    assert put is not None
+    assert put._put_at >= stopped + 0.3
+    epics.caput(TAXI, 0)
+    prepared.wait(TIMEOUT)
+
+
+def test_what_a_taxi_could_not_ask_is_asked_with_the_put(flyer: HandTaxiFlyer) -> None:
+    prepared = flyer.prepare()
+    until(lambda: is_busy(TAXI))
+    epics.caput(TAXI, 0)
+    prepared.wait(TIMEOUT)
+    earlier = flyer._taxi._ground
+    assert earlier is not None
+    earlier._before.pop("xArr")
+    status = flyer.kickoff()
+    until(lambda: is_busy(BUSY))
+    fill()
+    epics.caput(BUSY, 0)
+    status.wait(TIMEOUT)
+    flyer.complete().wait(TIMEOUT)
+
+
+def test_a_flight_that_fails_ends_no_taxi_that_was_prepared_since(flyer: HandTaxiFlyer) -> None:
+    status = flyer.kickoff()
+    until(lambda: is_busy(TAXI))
+    flight = flyer._latest.flight  # type: ignore[union-attr]
+    flyer.stop()
+    assert isinstance(status.exception(TIMEOUT), FlightAborted)
+    prepared = flyer.prepare()
+    flyer._taxi.end("its flight was given up", flight)
+    until(lambda: is_busy(TAXI))
+    epics.caput(TAXI, 0)
+    prepared.wait(TIMEOUT)

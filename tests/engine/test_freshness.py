@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import queue
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest.mock import Mock
 
+import numpy as np
 import pytest
 
 from busy_callback_flyer import CollectError, FlightRefused, FlightTimeout, StaleArrayError
@@ -379,6 +382,18 @@ def test_a_record_that_was_busy_when_the_put_went_out(site: Site, seen: bool) ->
     site.stale("another client flew the busy record")
 
 
+def test_behind_a_record_that_was_busy_at_the_put_what_is_written_later_is_ours(site: Site) -> None:
+    site.busy.needs_ground_read = True
+    site.launch()
+    site.busy.change(BUSY, T0 + 1)
+    site.busy.answer_read()
+    site.busy.post(DONE, T0 + 2)
+    site.busy.post(BUSY, T0 + 3)
+    site.write(T0 + 3.5)
+    site.land(T0 + 4)
+    site.good()
+
+
 def test_a_flight_queued_behind_ours_makes_nothing_void(site: Site) -> None:
     flight = site.launch()
     site.busy.post(BUSY, T0 + 1)
@@ -670,3 +685,123 @@ def test_flight_timeout_counts_from_kickoff(teller: Worker, waits_for: str) -> N
     assert isinstance(flight.error, FlightTimeout)
     assert "within flight_timeout=0.05 s of kickoff" in str(flight.error)
     assert ("put 0" in site.busy.sent) == (waits_for == "Done"), "only what we began is ours to end"
+
+
+# What a review found
+
+
+def test_an_array_that_goes_between_the_fence_and_the_put_is_told_and_nothing_is_put(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.busy.needs_fence = True
+    flight = site.launch()
+    passed = site.ground.ask_ahead
+
+    def pass_and_lose(*args: Any) -> None:
+        site.x.lose()
+        args[1]()
+
+    monkeypatch.setattr(site.ground, "ask_ahead", pass_and_lose)
+    site.busy.pass_fence()
+    assert isinstance(flight.error, FlightRefused)
+    assert "Busy was not put: x is not connected" in str(flight.error)
+    assert site.busy.sent == ["fence"]
+    assert passed is not site.ground.ask_ahead
+
+
+def test_an_array_of_no_use_is_told_at_once_and_nothing_is_put(site: Site) -> None:
+    """It may have connected since kickoff looked."""
+    site.busy.needs_fence = True
+    flight = site.launch()
+    site.x.problem = "x holds STRING, and numbers are needed"
+    site.busy.pass_fence()
+    assert isinstance(flight.error, FlightRefused)
+    assert "Busy was not put: x holds STRING" in str(flight.error)
+    assert site.busy.sent == ["fence"]
+
+
+def test_of_an_unknown_server_nothing_is_known_after_a_foreign_flight(site: Site) -> None:
+    site.x.host = None
+    fly_behind_another(site, theirs=T0 + 1, ours=T0 + 2.9)
+    site.stale("they may be of its flight: x (stamp")
+
+
+def test_arrays_are_not_kept_by_the_schedule_of_deadlines(site: Site) -> None:
+    site.fly(written=T0 + 1.5)
+    brought: list[Any] = []
+    site.collector.fetch(site.flight, site.ground, site.values, brought.append)
+    site.busy.answer_read()
+    brought.clear()
+    values = weakref.ref(site.x.values)
+    site.x.values = site.y.values = np.zeros(0)
+    gc.collect()
+    assert values() is None
+
+
+@pytest.mark.parametrize(
+    ("says", "written"), [((BUSY, T0 + 1), True), ((BUSY, T0 + 5), False), ((DONE, T0 + 2), False), (None, False)]
+)
+def test_where_a_flight_may_be_over_a_read_comes_before_done(
+    site: Site, says: tuple[int, float] | None, written: bool
+) -> None:
+    """Its callback is back and Done unseen: by now the record may fly for another client."""
+    flight = site.launch()
+    site.busy.post(BUSY, T0 + 1)
+    site.busy.answer_put()
+    site.driver.abort("enough")
+    assert site.busy.sent[-1] == "read"
+    if says is None:
+        site.busy.fail_read()
+    else:
+        site.busy.change(*says)
+        site.busy.answer_read()
+    site.driver.wait(TIMEOUT)
+    assert ("put 0" in site.busy.sent) == written
+    told = "it was not put, as the record may fly for another client" in str(flight.error)
+    assert told == (says is None or says[1] == T0 + 5)
+
+
+def test_a_record_that_is_neither_stays_so(teller: Worker) -> None:
+    site = Site(teller, start_timeout=0.02)
+    site.busy.post(2, T0 + 1)
+    flight = site.launch()
+    while not flight.over:
+        site.driver.wait(TIMEOUT)
+    assert "the record stayed 2, neither Busy nor Done for 0.02 s" in str(flight.error)
+
+
+def test_a_confirmation_that_comes_late_on_the_ground_is_no_complaint(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the record is polled it comes with the next poll."""
+    later: list[Callable[[str | None], None]] = []
+    monkeypatch.setattr(site.busy, "put", lambda value, confirmed: later.append(confirmed))
+    site.options = Options(time_array=None, reset_settle=0.0)
+    site.busy.post(BUSY, T0 + 1)
+    flight = site.launch()
+    site.busy.post(DONE, T0 + 2)
+    while state(flight) is not State.SENT or not site.busy.sent:
+        assert not flight.over
+    assert site.busy.sent == ["put 1 with callback"]
+    later[0](None)
+    assert "could not be written" not in caplog.text
+
+
+def test_after_a_loss_on_the_ground_the_record_has_reconnect_timeout(teller: Worker) -> None:
+    site = Site(teller, start_timeout=0.0, reconnect_timeout=1000.0)
+    site.busy.lose()
+    flight = site.launch()
+    assert flight.state is State.CONNECTING
+    due = flight.next_deadline
+    assert due is not None
+    assert due > time.monotonic() + 500
+    site.driver.abort("enough")
+
+
+def test_a_2_in_flight_and_then_a_1_is_a_new_busy(site: Site) -> None:
+    flight = site.launch()
+    site.busy.post(BUSY, T0 + 1)
+    site.busy.post(2, T0 + 2)
+    assert flight.timeline.t0 == T0 + 1
+    site.busy.post(BUSY, T0 + 3)
+    assert flight.timeline.t0 == T0 + 3
