@@ -7,6 +7,7 @@ import queue
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
@@ -21,6 +22,7 @@ from busy_callback_flyer.engine.flight import CALLBACK_GRACE, Flight, State
 from busy_callback_flyer.engine.freshness import Ground, NotFresh, Written
 from busy_callback_flyer.engine.options import Options
 from busy_callback_flyer.engine.ports import BUSY, DONE, NEVER, Put, Reading
+from busy_callback_flyer.engine.taxi import Taxi
 from busy_callback_flyer.engine.timeline import dated
 from busy_callback_flyer.engine.worker import Worker
 
@@ -805,3 +807,17 @@ def test_a_2_in_flight_and_then_a_1_is_a_new_busy(site: Site) -> None:
     assert flight.timeline.t0 == T0 + 1
     site.busy.post(BUSY, T0 + 3)
     assert flight.timeline.t0 == T0 + 3
+
+
+@pytest.mark.parametrize("foreign", [None, T0])
+def test_a_taxi_between_which_another_client_used_its_record_is_no_ground(site: Site, foreign: float | None) -> None:
+    """The arrays may be of that client: they are asked anew with the put of Busy."""
+    ride = Flight("taxi")
+    ride.foreign_done = foreign
+    earlier, later = ground(site), ground(site)
+    assert earlier.ask_along() is None
+    driver: Any = SimpleNamespace(flight=ride)
+    taxi = Taxi(driver, lambda: (Mock(), earlier))
+    taxi.go()
+    assert taxi.hand_over(later) == (foreign is None)
+    assert taxi.flown() == (foreign is None)
