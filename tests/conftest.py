@@ -46,15 +46,17 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     os.environ.update(_ioc.client_environment)
     import ophyd  # noqa: F401 - before epics: it chooses the libca that pyepics loads
 
+    from busy_callback_flyer.channels.memory import MemoryBusy
     from busy_callback_flyer.engine.driver import FlightDriver
 
     make = FlightDriver.__init__
 
-    def note_and_make(driver: FlightDriver, *args: Any, **kwargs: Any) -> None:
-        _drivers.add(driver)
+    def make_and_note(driver: FlightDriver, *args: Any, **kwargs: Any) -> None:
         make(driver, *args, **kwargs)
+        if not isinstance(driver.channel, MemoryBusy):  # which answers no read by itself
+            _drivers.add(driver)
 
-    FlightDriver.__init__ = note_and_make  # type: ignore[assignment, method-assign]
+    FlightDriver.__init__ = make_and_note  # type: ignore[assignment, method-assign]
 
 
 INTERRUPTED = "interrupted"
