@@ -188,7 +188,7 @@ class World:
         self.frozen = frozen  # TSE=-2 and nobody sets the time
         self.time = IOC_TIME
         self.disp = False  # puts are refused, since somebody wanted that
-        self.clock_went_back = False
+        self.times_set_back = 0
         self.record = Reading(DONE, EPICS_EPOCH, 3, "UDF") if booted else Reading(DONE, IOC_TIME)
         self.notify: AnyPut | None = None
         self.waiting: deque[AnyPut] = deque()
@@ -237,6 +237,11 @@ class World:
         stamp = self._stamp() if processed else self.record.stamp
         self.record = self.record._replace(severity=severity, alarm=alarm, stamp=stamp)
         self._post()
+
+    def set_back(self, seconds: float) -> None:
+        """The clock is set back. Real stamps never meet again by chance; so these do not, either."""
+        self.times_set_back += 1
+        self.time -= seconds + 0.001 * self.times_set_back
 
     def _stamp(self) -> float:
         self.time += 0.5
@@ -543,7 +548,7 @@ class EveryOrder(RuleBasedStateMachine):
         assert ours.put_at is not None
         assert ours.before is not None
         since = ours.before.stamp
-        if self.world.clock_went_back:
+        if self.world.times_set_back:
             return
         others = [stamp for stamp, put in self.world.busies if put is not ours and stamp > since]
         if self.world.frozen:
@@ -705,8 +710,7 @@ class EveryOrder(RuleBasedStateMachine):
         elif act.startswith("alarm"):
             world.alarm(severity, "LINK", processed=act != "alarm")
         elif act.startswith("back"):
-            world.time -= 2.0 if act.endswith("2 s") else 20 * 365 * 86400.0
-            world.clock_went_back = True
+            world.set_back(2.0 if act.endswith("2 s") else 20 * 365 * 86400.0)
         elif act == "DISP":
             world.disp = not world.disp
         elif act == "2":
