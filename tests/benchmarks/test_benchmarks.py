@@ -42,7 +42,7 @@ def test_soak() -> None:
     assert len(lines) == 4
     for line in lines:
         assert line.startswith("ok ")
-        assert "0 hangs, 0 failures, 0 early finishes, 0 duplicate finishes, 0 missing finishes, 0 wrong pages" in line
+        assert "0 hangs, 0 failures, 0 early finishes, 0 duplicate finishes, 0 missing finishes, 0 stale, 0 wrong pages" in line
 
 
 @pytest.mark.timeout(250)
@@ -125,7 +125,7 @@ def test_kickoff() -> None:
         "EpicsSignal.put, IOC frozen",
     ):
         assert f"{row} " in done.stdout
-    assert done.stdout.count("at most 3") == done.stdout.count("at most 4") == 2
+    assert done.stdout.count("at most 4") == 4
 
 
 def test_path() -> None:
@@ -154,7 +154,7 @@ def test_collect() -> None:
     assert done.returncode in (0, 1), done.stderr
     for limit in ("256 points", "10000 points", "tutorial / BusyFlyer", "BusyFlyer's memory"):
         assert any(line.startswith(("ok ", "MISS")) and limit in line for line in done.stdout.splitlines()), done.stdout
-    assert re.search(r"BusyFlyer asks the IOC [4-6] times in flight, 0 times in collect", done.stdout), done.stdout
+    assert re.search(r"BusyFlyer asks the IOC [7-9] times in flight, 0 times in collect", done.stdout), done.stdout
 
 
 # What was measured, and what is said of it
