@@ -232,6 +232,7 @@ class _Fetch:
         """For all together, once more."""
         try:
             self._round = asked = _Round(self._collector, self._values, self._gather)
+            self._overdue = Alarm(self._give_up)
             self._overdue.set(time.monotonic() + asked.patience)
             asked.ask()
         except Exception as error:  # whatever it is, who waits must hear of it
@@ -243,8 +244,8 @@ class _Fetch:
             self._land(CollectError(f"no answer within {asked.patience:.3g} s: {'; '.join(asked.silent)}"))
 
     def _gather(self, answers: Mapping[str, _Answer]) -> None:
-        self._overdue.set(None)
-        self._round = None  # the schedule of deadlines keeps an entry, and would keep the arrays with it
+        self._overdue.forget()  # or the schedule would keep the arrays
+        self._round = None
         now = time.monotonic()
         patient = now < self._until
         self._flight.timeline.mark("arrays", now)

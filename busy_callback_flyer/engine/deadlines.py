@@ -17,6 +17,10 @@ from collections.abc import Callable
 logger = logging.getLogger(__name__)
 
 
+def _nothing() -> None:
+    """What an alarm does that was forgotten."""
+
+
 class Alarm:
     """Calls `action` once the time it is set to has come, in the deadlines' thread.
 
@@ -41,6 +45,10 @@ class Alarm:
             self._due = due
             if self._scheduled is None or due < self._scheduled:
                 _schedule.add(due, self)
+
+    def forget(self) -> None:
+        """Never ring again, and let go of the action: the schedule keeps an entry until its time has come."""
+        self._due, self._action = None, _nothing
 
     def _rings(self, entry: float) -> None:
         with _schedule.changed:

@@ -42,7 +42,10 @@ def test_soak() -> None:
     assert len(lines) == 4
     for line in lines:
         assert line.startswith("ok ")
-        assert "0 hangs, 0 failures, 0 early finishes, 0 duplicate finishes, 0 missing finishes, 0 stale, 0 wrong pages" in line
+        assert (
+            "0 hangs, 0 failures, 0 early finishes, 0 duplicate finishes, 0 missing finishes, 0 stale, 0 wrong pages"
+            in line
+        )
 
 
 @pytest.mark.timeout(250)
