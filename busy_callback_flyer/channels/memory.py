@@ -351,11 +351,7 @@ class _Stored(_Channel):
 
     def fetch(self, answer: Callable[[Any], None]) -> None:
         """Give what it holds, at once or when the test says so."""
-        self.waiting.append(Request("fetch", answer, ("it is not connected",)))
-        if not self.ready:
-            self.close()
-        elif not self.held:
-            self.answer()
+        self._ask("fetch", answer, None if self.held else self.answer)
 
     def answer(self, *, which: int = 0) -> None:
         """Answer a request, the oldest or another, by what is held now."""
@@ -364,6 +360,14 @@ class _Stored(_Channel):
     def fail(self, why: str = "no answer", *, which: int = 0) -> None:
         """A request fails."""
         self._answer("fetch", which, why)
+
+    def _ask(self, what: str, answer: Callable[[Any], None], give: Callable[[], None] | None) -> None:
+        """Keep a request, and have it answered at once by `give`; None: when the test says so."""
+        self.waiting.append(Request(what, answer, ("it is not connected",)))
+        if not self.ready:
+            self.close()
+        elif give is not None:
+            give()
 
     def _held(self) -> Any:
         raise NotImplementedError
@@ -417,11 +421,7 @@ class MemoryArray(_Stored):
 
     def fetch_stamp(self, answer: Callable[[float | str], None]) -> None:
         """Give its stamp, at once or when the test says so."""
-        self.waiting.append(Request("stamp", answer, ("it is not connected",)))
-        if not self.ready:
-            self.close()
-        elif not self.holds_stamps:
-            self.answer_stamp()
+        self._ask("stamp", answer, None if self.holds_stamps else self.answer_stamp)
 
     def answer_stamp(self, *, which: int = 0) -> None:
         """Answer a request for the stamp, the oldest or another, by what it is now."""

@@ -18,7 +18,6 @@ Only what is not fresh may still become so. A number that counts points is judge
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 import time
@@ -30,8 +29,6 @@ from .deadlines import Alarm
 from .errors import CollectError, StaleArrayError
 from .ports import BUSY, DONE, NEVER, ArrayChannel, BusyChannel, Reading, ValueChannel
 from .timeline import dated
-
-logger = logging.getLogger(__name__)
 
 ASK_AGAIN = 0.02
 """Seconds before an array that has not connected yet is looked at again, ahead of the put."""

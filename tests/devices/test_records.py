@@ -13,7 +13,7 @@ import pytest
 from bluesky import RunEngine
 from ophyd import Component, Device, EpicsSignal, EpicsSignalRO, Signal
 
-from busy_callback_flyer import BusyFlyer, BusyRecord, FlightRefused, PollingFlyer, Waveform, make_flyer
+from busy_callback_flyer import BusyFlyer, BusyRecord, FlightRefused, FlightStatus, PollingFlyer, Waveform, make_flyer
 from busy_callback_flyer.channels.signal_reader import join_channel_access
 from busy_callback_flyer.channels.signals import SignalArray
 from busy_callback_flyer.engine.worker import Worker
@@ -294,8 +294,8 @@ def test_an_integer_flies(
     assert look(f"{PREFIX}{flag}")[0] == 0
 
 
-@pytest.mark.parametrize("events", ["direct", "ophyd"])
-def test_a_flag_that_says_2_is_neither_busy_nor_done(events: Events) -> None:
+def in_flight(events: Events) -> tuple[BusyFlyer, FlightStatus]:
+    """A flyer whose busy is a flag, in flight, and the status of its kickoff."""
     put("flag_long", 0)
     flyer = Flag(PREFIX, name="ifly", events=events, time_array=None, flight_timeout=TIMEOUT)
     flyer.wait_for_connection(timeout=TIMEOUT)
@@ -303,6 +303,12 @@ def test_a_flag_that_says_2_is_neither_busy_nor_done(events: Events) -> None:
     flyer.subscribe(lambda **_: busy.set(), flyer.SUB_FLIGHT_BUSY)
     status = flyer.kickoff()
     assert busy.wait(TIMEOUT)
+    return flyer, status
+
+
+@pytest.mark.parametrize("events", ["direct", "ophyd"])
+def test_a_flag_that_says_2_is_neither_busy_nor_done(events: Events) -> None:
+    flyer, status = in_flight(events)
     for value in (2, -1, 65536):
         put("flag_long", value)
     flyer._wiring.driver.channel.wait_sent(TIMEOUT)
@@ -314,13 +320,7 @@ def test_a_flag_that_says_2_is_neither_busy_nor_done(events: Events) -> None:
 
 @pytest.mark.parametrize("events", ["direct", "ophyd"])
 def test_stop_writes_done_to_a_flag(events: Events) -> None:
-    put("flag_long", 0)
-    flyer = Flag(PREFIX, name="ifly", events=events, time_array=None, flight_timeout=TIMEOUT)
-    flyer.wait_for_connection(timeout=TIMEOUT)
-    busy = threading.Event()
-    flyer.subscribe(lambda **_: busy.set(), flyer.SUB_FLIGHT_BUSY)
-    status = flyer.kickoff()
-    assert busy.wait(TIMEOUT)
+    flyer, status = in_flight(events)
     flyer.stop()
     assert status.exception(TIMEOUT) is not None
     assert look(f"{PREFIX}flag_long")[0] == 0

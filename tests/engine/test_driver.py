@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -42,13 +42,6 @@ class Observer:
         self.thread = threading.current_thread()
         self._log.append(f"{self._name}{what}")
         self.told.set()
-
-
-@pytest.fixture
-def teller() -> Iterator[Worker]:
-    worker = Worker("teller")
-    yield worker
-    worker.stop(TIMEOUT)
 
 
 class Site:
